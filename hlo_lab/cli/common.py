@@ -1,0 +1,186 @@
+"""What the commands share: options, progress on stderr, and writing results."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hlo_lab import __version__
+from hlo_lab.errors import InputError
+
+PATIENCE = 2.0  # seconds before progress shows
+INTERVAL = 15.0  # seconds between progress lines where stderr is no terminal
+_settings = {"quiet": False}
+
+
+class Format(enum.StrEnum):
+    """What a report is printed as."""
+
+    TEXT = "text"
+    JSON = "json"
+    MD = "md"
+
+
+def _set_quiet(value: bool) -> bool:
+    _settings["quiet"] = _settings["quiet"] or value
+    return value
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        print(f"hlo-lab {__version__}")
+        raise typer.Exit
+
+
+SourceArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="PROGRAM|FILE|BUNDLE",
+        help="file.py:name, package.module:name, an HLO file (text or proto, .gz, or -), "
+        "or a bundle folder.",
+        show_default=False,
+    ),
+]
+Target = Annotated[
+    str, typer.Option("--target", metavar="TARGET", help="cpu, or cpu:N for N devices.")
+]
+Args = Annotated[
+    str | None,
+    typer.Option("--args", metavar="SHAPES", help="The program's arguments: 'f32[8,128], i32[8]'."),
+]
+FormatOption = Annotated[Format, typer.Option("--format", "-f", help="What to print.")]
+Output = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", metavar="FILE", help="Write to FILE instead of stdout."),
+]
+FailOn = Annotated[
+    str | None,
+    typer.Option(
+        "--fail-on",
+        metavar="LEVEL",
+        help="Exit 1 on a finding of this severity (note, warning, error) or worse, or of this "
+        "code; several with commas.",
+    ),
+]
+Passes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--pass", metavar="PASS", help="Run only this pass: fusion, or 'fusion{min_bytes=1MiB}'."
+    ),
+]
+PassesDir = Annotated[
+    list[Path] | None,
+    typer.Option("--passes-dir", metavar="DIR", help="Also find passes in this folder."),
+]
+TimeLimit = Annotated[
+    float,
+    typer.Option("--time-limit", metavar="SECONDS", help="Stop a program that runs longer."),
+]
+Quiet = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", callback=_set_quiet, help="No progress and no notes on stderr."),
+]
+Version = Annotated[
+    bool,
+    typer.Option(
+        "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+    ),
+]
+
+
+def note(text: str) -> None:
+    """One line on stderr for the user to know; nothing with ``--quiet``."""
+    if not _settings["quiet"]:
+        line = "".join(char if char.isprintable() else "?" for char in text)
+        print(f"note: {line}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def progress(text: str) -> Iterator[Callable[[str], None]]:
+    """Show on stderr what is going on once it has taken ``PATIENCE`` seconds.
+
+    Yields a function that changes the text. A terminal gets one line that moves; anything
+    else a plain line, again every ``INTERVAL`` seconds. Nothing with ``--quiet``.
+    """
+    if _settings["quiet"]:
+        yield lambda _: None
+        return
+    current = [text]
+    done = threading.Event()
+    show = _show_on_terminal if sys.stderr.isatty() else _show_in_lines
+    thread = threading.Thread(target=show, args=(current, done), daemon=True)
+    thread.start()
+    try:
+        yield lambda new: current.__setitem__(0, new)
+    finally:
+        done.set()
+        thread.join()
+
+
+def _show_in_lines(current: list[str], done: threading.Event) -> None:
+    start = time.monotonic()
+    wait = PATIENCE
+    while not done.wait(wait):
+        print(f"hlo-lab: {current[0]} ({time.monotonic() - start:.0f} s)", file=sys.stderr)
+        wait = INTERVAL
+
+
+def _show_on_terminal(current: list[str], done: threading.Event) -> None:
+    start = time.monotonic()
+    if done.wait(PATIENCE):
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    with Console(stderr=True).status("") as status:
+        while not done.wait(0.2):
+            status.update(Text(f"{current[0]} ({time.monotonic() - start:.0f} s)"))
+
+
+def write_result(data: str | bytes, path: Path | None) -> None:
+    """Write to stdout (None or ``-``), or to a temporary name that is then renamed to ``path``.
+
+    Raises:
+        InputError: the file cannot be written (no such folder, not allowed, disk full);
+            what stood at ``path`` before still stands.
+    """
+    raw = data.encode() if isinstance(data, str) else data
+    if path is None or str(path) == "-":
+        if isinstance(data, str):
+            sys.stdout.write(data)
+        else:
+            sys.stdout.buffer.write(raw)
+        return
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; name a file with -o")
+    temporary = None
+    try:
+        with tempfile.NamedTemporaryFile(
+            dir=path.parent, prefix=f".{path.name}.", delete=False
+        ) as file:
+            temporary = Path(file.name)
+            file.write(raw)
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(f"{path}: cannot be written: {reason}; choose another with -o") from None
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
