@@ -8,6 +8,7 @@ from collections.abc import Iterator
 _KEY = re.compile(r"\s*([\w\-.]+)\s*=\s*")
 _CLOSING = {"{": "}", "(": ")", "[": "]"}
 _INTERESTING = re.compile(r'["{}()\[\],]')
+_BRACKET = re.compile(r'["{}()\[\]]')
 _STRING_END = re.compile(r'(?:[^"\\]|\\.)*"', re.S)
 MAX_DEPTH = 1000
 
@@ -44,23 +45,52 @@ def split_top_level(text: str) -> Iterator[str]:
         yield last
 
 
-def closing_bracket(text: str, at: int) -> int:
-    """Index of the bracket that closes the one at ``at``; -1 when the text ends before it."""
-    depth = 0
-    while match := _INTERESTING.search(text, at):
-        char, at = match.group(), match.end()
-        if char == '"':
-            end = _STRING_END.match(text, at)
-            if end is None:
+class BracketState:
+    """Brackets and strings left open by the text fed so far, in any number of pieces."""
+
+    def __init__(self) -> None:
+        self._open: list[str] = []
+        self.in_string = False
+
+    @property
+    def depth(self) -> int:
+        return len(self._open)
+
+    def feed(self, text: str, at: int = 0, *, stop_at_zero: bool = False) -> int:
+        """Read ``text`` from ``at``; with ``stop_at_zero``, index where depth returned to 0.
+
+        Returns -1 when it read to the end of the text.
+
+        Raises:
+            ValueError: a bracket that closes another one, or too deep a nest.
+        """
+        if self.in_string:
+            match = _STRING_END.match(text, at)
+            if match is None:
                 return -1
-            at = end.end()
-        elif char in "{([":
-            depth += 1
-        elif char != ",":
-            depth -= 1
-            if depth == 0:
+            self.in_string, at = False, match.end()
+        while match := _BRACKET.search(text, at):
+            char, at = match.group(), match.end()
+            if char == '"':
+                end = _STRING_END.match(text, at)
+                if end is None:
+                    self.in_string = True
+                    return -1
+                at = end.end()
+            elif char in _CLOSING:
+                self._open.append(_CLOSING[char])
+                if len(self._open) > MAX_DEPTH:
+                    raise ValueError(f"brackets nested deeper than {MAX_DEPTH}")
+            elif not self._open or self._open.pop() != char:
+                raise ValueError(f"unexpected {char!r}")
+            elif stop_at_zero and not self._open:
                 return match.start()
-    return -1
+        return -1
+
+    @classmethod
+    def closing(cls, text: str, at: int) -> int:
+        """Index of the bracket that closes the one at ``at``; -1 when there is none."""
+        return cls().feed(text, at, stop_at_zero=True)
 
 
 def parse_attributes(text: str) -> dict[str, str]:

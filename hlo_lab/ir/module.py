@@ -39,6 +39,8 @@ ROLES = (
     "scatter",
 )
 
+_MAX_FUSION_NESTING = 8  # XLA nests fusions two deep; a file of one's own may nest in a ring
+
 
 @dataclass(eq=False)
 class Module:
@@ -65,6 +67,7 @@ class Module:
         literals: text of each constant by instruction index, as XLA prints it;
             ``{...}`` where the printer left it out.
         frames: the tables behind ``stack_frame_id``.
+        execution_threads: thread of each computation that runs outside the main one.
         warnings: what the reader had to forgive (a cut file, say), for the user to see.
     """
 
@@ -94,6 +97,7 @@ class Module:
     literals: Mapping[int, str]
     frames: StackFrames
     warnings: list[str] = field(default_factory=list)
+    execution_threads: dict[int, str] = field(default_factory=dict)
 
     # ---- sizes and look-ups
 
@@ -192,13 +196,17 @@ class Module:
 
         A fusion without a stack of its own takes its root's.
         """
-        meta: Metadata = self.metadatas[self.metadata[index]]
-        if meta.stack_frame_id:
+        for _ in range(_MAX_FUSION_NESTING):
+            meta: Metadata = self.metadatas[self.metadata[index]]
             stack = self.frames.stack(meta.stack_frame_id)
             if stack:
                 return stack
-        if meta.source_file:
-            return (Frame(meta.source_file, meta.source_line),)
+            if meta.source_file:
+                return (Frame(meta.source_file, meta.source_line),)
+            first, last = self.callee_start[index], self.callee_start[index + 1]
+            if self.opcodes[self.opcode[index]] != "fusion" or first == last:
+                break
+            index = int(self.computation_root[self.callee[first]])
         return ()
 
     def graph(self, computation: str | int | None = None) -> nx.DiGraph[int]:
