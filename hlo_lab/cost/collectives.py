@@ -1,0 +1,62 @@
+"""Bytes that a collective sends over the interconnect, and how long that takes.
+
+Alpha-beta model of ring algorithms (Thakur, Rabenseifner, Gropp: Optimization of
+Collective Communication Operations in MPICH, 2005): seconds = steps x latency +
+bytes sent per device / bandwidth.
+"""
+
+from __future__ import annotations
+
+import re
+
+from hlo_lab.cost.machines import Machine
+from hlo_lab.ir.module import Module
+
+COLLECTIVES = frozenset(
+    "all-reduce all-gather reduce-scatter all-to-all ragged-all-to-all collective-permute "
+    "collective-broadcast all-reduce-start all-gather-start collective-permute-start".split()
+)
+_IOTA = re.compile(r"\[([\d,]+)\]<=\[")
+
+
+def group_size(module: Module, attributes: dict[str, str]) -> int:
+    """Devices that take part in one instance of a collective."""
+    groups = attributes.get("replica_groups", "")
+    iota = _IOTA.match(groups)
+    if iota:  # [groups, size]<=[devices]
+        return max(int(iota.group(1).split(",")[-1]), 1)
+    first = groups.strip("{}").split("}")[0]
+    members = [part for part in first.strip("{ ").split(",") if part.strip()]
+    if members:
+        return len(members)
+    if "source_target_pairs" in attributes:
+        return 2
+    return max(_count(module, "replica_count") * _count(module, "num_partitions"), 1)
+
+
+def _count(module: Module, name: str) -> int:
+    text = module.header.get(name, "1")
+    return int(text) if text.isdecimal() else 1
+
+
+def sent(opcode: str, operand_bytes: float, devices: int) -> tuple[float, int]:
+    """(bytes that each device sends, steps) of one collective over ``devices`` in a ring.
+
+    ``operand_bytes`` is what each device puts in.
+    """
+    others = devices - 1
+    kind = opcode.removesuffix("-start")
+    if others <= 0:
+        return 0.0, 0
+    if kind == "all-reduce":
+        return 2.0 * operand_bytes * others / devices, 2 * others
+    if kind == "all-gather":
+        return operand_bytes * others, others
+    if kind in ("reduce-scatter", "all-to-all", "ragged-all-to-all"):
+        return operand_bytes * others / devices, others
+    return operand_bytes, 1
+
+
+def seconds(machine: Machine, sent_bytes: float, steps: int) -> float:
+    """Alpha-beta time in seconds."""
+    return steps * machine.interconnect_latency + sent_bytes / machine.interconnect_bandwidth

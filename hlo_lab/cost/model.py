@@ -1,0 +1,170 @@
+"""The cost of a module on a machine: a roofline per executed kernel, summed over executions."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from hlo_lab.cost import collectives
+from hlo_lab.cost.bytes import DONE, FREE
+from hlo_lab.cost.callgraph import callees_first
+from hlo_lab.cost.counts import Counts, counts
+from hlo_lab.cost.custom_calls import FREE as FREE_CALLS
+from hlo_lab.cost.custom_calls import target
+from hlo_lab.cost.machines import Machine
+from hlo_lab.cost.tables import Bools, Floats, attributes_at
+from hlo_lab.cost.trips import executions
+from hlo_lab.ir.module import Ints, Module
+
+BOUNDS = ("overhead", "compute", "memory", "network")
+
+
+@dataclass
+class ModuleCost:
+    """Columns over all instructions of a module; totals per call of its entry.
+
+    Attributes:
+        machine: the machine that ``seconds`` and ``bound`` are for.
+        flops, transcendentals: float64[N]; bytes: int64[N], read plus written. Each for
+            one execution of that instruction, a fusion's with its body folded in.
+            Control flow (while, call, conditional) is 0: its callees' rows carry the work.
+        sent_bytes: float64[N], bytes each device sends in a collective.
+        executions: float64[N], runs per call of the entry, trip counts multiplied; 0 for
+            instructions inside fusions, reducers and comparators.
+        seconds: float64[N], one execution; 0 for what runs as no kernel.
+        bound_index: int64[N] into ``BOUNDS``; see ``bound``.
+        top_level: bool[N], instructions that execute as kernels.
+        trips: trip count by the index of each executed while loop.
+        notes: what the figures leave out, a line each.
+    """
+
+    machine: Machine
+    flops: Floats
+    transcendentals: Floats
+    bytes: Ints
+    sent_bytes: Floats
+    executions: Floats
+    seconds: Floats
+    bound_index: Ints
+    top_level: Bools
+    trips: dict[int, int]
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def bound(self) -> list[str]:
+        """What limits each instruction: overhead, compute, memory or network."""
+        return [BOUNDS[number] for number in self.bound_index.tolist()]
+
+    def _total(self, column: Floats | Ints) -> float:
+        return float(np.dot(column[self.top_level], self.executions[self.top_level]))
+
+    @cached_property
+    def total_flops(self) -> float:
+        """Flops per call of the entry, loops multiplied out."""
+        return self._total(self.flops)
+
+    @cached_property
+    def total_transcendentals(self) -> float:
+        return self._total(self.transcendentals)
+
+    @cached_property
+    def total_bytes(self) -> float:
+        """Bytes read and written by kernels per call of the entry, loops multiplied out."""
+        return self._total(self.bytes)
+
+    @cached_property
+    def total_sent_bytes(self) -> float:
+        """Bytes that each device sends to others per call of the entry."""
+        return self._total(self.sent_bytes)
+
+    @cached_property
+    def total_seconds(self) -> float:
+        """Estimated seconds per call of the entry, one kernel after the other."""
+        return self._total(self.seconds)
+
+    def top(self, n: int = 10) -> list[int]:
+        """The ``n`` instructions that take the most time in all, longest first."""
+        spent = np.where(self.top_level, self.seconds * self.executions, -1.0)
+        order = np.argsort(-spent, kind="stable")[: max(n, 0)]
+        return [int(index) for index in order if spent[index] >= 0]
+
+
+def cost(module: Module, machine: Machine) -> ModuleCost:
+    """Cost a module on a machine.
+
+    seconds = max(compute, memory) + launch overhead per kernel, where compute is matrix
+    flops over the matrix units' peak for their operand type plus other flops and
+    transcendentals over the vector units' peaks, and memory is bytes over the bandwidth
+    of the level they fit in (Williams, Waterman, Patterson: Roofline, 2009). Collectives
+    add their alpha-beta time (:mod:`hlo_lab.cost.collectives`). Linear in the module.
+
+    Raises:
+        ReadError: a shape or attribute list that cannot be read, or a cycle of calls.
+    """
+    order = callees_first(module)
+    counted = counts(module, order)
+    runs = executions(module, order)
+    per_instruction = runs.computation[module.computation_of]
+    top_level = (per_instruction > 0) & ~module.opcode_mask(*FREE, *DONE) & ~_free_calls(module)
+    seconds, bound = _roofline(machine, counted)
+    seconds[~top_level] = 0.0
+    return ModuleCost(
+        machine=machine,
+        flops=counted.flops,
+        transcendentals=counted.transcendentals,
+        bytes=counted.bytes,
+        sent_bytes=counted.sent,
+        executions=per_instruction,
+        seconds=seconds,
+        bound_index=bound,
+        top_level=top_level,
+        trips=runs.trips,
+        notes=runs.notes + _notes(module, counted),
+    )
+
+
+def _free_calls(module: Module) -> Bools:
+    """bool[N]: custom calls that the compiler resolves without a kernel."""
+    calls = module.opcode_mask("custom-call")
+    free = [
+        number
+        for number in np.unique(module.attribute[calls]).tolist()
+        if target(attributes_at(module, number)) in FREE_CALLS
+    ]
+    mask: Bools = calls & np.isin(module.attribute, free)
+    return mask
+
+
+def _roofline(machine: Machine, counted: Counts) -> tuple[Floats, Ints]:
+    """(seconds float64[N], bound int64[N] into ``BOUNDS``) of one execution each."""
+    matrix = np.array([machine.matrix_peak(dtype) for dtype in counted.dtypes] + [1.0])
+    vector = np.array([machine.vector_peak(dtype) for dtype in counted.dtypes])
+    compute = counted.matrix_flops / matrix[counted.matrix_dtype]
+    compute += (counted.flops - counted.matrix_flops) / vector[counted.dtype]
+    compute += counted.transcendentals / machine.transcendental_peak
+    limits, rates = np.array(machine.bandwidth).T
+    level = np.searchsorted(limits, counted.bytes)
+    memory = counted.bytes / rates[np.minimum(level, len(rates) - 1)]
+    network = np.zeros(len(compute))
+    for at in np.nonzero(counted.steps)[0].tolist():
+        network[at] = collectives.seconds(machine, counted.sent[at], int(counted.steps[at]))
+    overhead = np.full(len(compute), machine.launch_overhead)
+    bound = np.argmax([overhead, compute, memory, network], axis=0)
+    return np.maximum.reduce([compute, memory, network]) + overhead, bound
+
+
+def _notes(module: Module, counted: Counts) -> list[str]:
+    notes = []
+    if counted.unknown:
+        names = ", ".join(f"{name} ({number})" for name, number in counted.unknown.most_common(5))
+        notes.append(f"custom calls whose flops are not known count none: {names}")
+    if counted.malformed:
+        first = module.instruction_names[counted.malformed[0]]
+        notes.append(
+            f"{len(counted.malformed)} instructions lack an attribute or operand and count "
+            f"no flops; the first is {first}"
+        )
+    return notes
