@@ -1,0 +1,1 @@
+"""What users read: one document, and one writer per format."""

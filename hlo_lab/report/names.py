@@ -1,0 +1,64 @@
+"""Names that came from files and programs, made fit to show: cleaned and shortened."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import PurePath
+
+from hlo_lab.ir.source import Frame
+
+_LIBRARY = re.compile(r"(?:^|[/\\])(?:site-packages|dist-packages|lib[/\\]python\d)")
+_INSTALLED = re.compile(r"^.*[/\\](?:site|dist)-packages[/\\]")
+ELLIPSIS = "…"
+
+
+def clean(text: str) -> str:
+    """Replace what could steer a terminal (escapes, bidirectional marks) by ``?``."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else "?" for char in text)
+
+
+def elide(text: str, width: int) -> str:
+    """At most ``width`` characters, with the middle left out: both ends of a name tell most."""
+    if len(text) <= width:
+        return text
+    if width <= 1:
+        return ELLIPSIS[:width]
+    tail = width // 2
+    return text[: width - 1 - tail] + ELLIPSIS + text[len(text) - tail :]
+
+
+def elide_start(text: str, width: int) -> str:
+    """At most ``width`` characters of the end: of a path, the file and line tell most."""
+    if len(text) <= width:
+        return text
+    return ELLIPSIS + text[len(text) - width + 1 :] if width > 1 else ELLIPSIS[:width]
+
+
+def own_frame(stack: Sequence[Frame]) -> Frame | None:
+    """The innermost line outside installed packages; the innermost of all where there is none."""
+    own = (frame for frame in stack if not _LIBRARY.search(frame.file))
+    return next(own, stack[0] if stack else None)
+
+
+def short_path(path: str) -> str:
+    """Relative to the working folder, or to the folder of installed packages."""
+    shorter = _INSTALLED.sub("", path)
+    if shorter != path or not PurePath(path).is_absolute():
+        return shorter
+    try:
+        relative = PurePath(path).relative_to(os.getcwd())  # noqa: PTH109 - no file is touched
+    except (ValueError, OSError):
+        return path
+    return str(relative)
+
+
+def short_frame(frame: Frame | None) -> str:
+    """``model.py:12 in loss``; empty for None."""
+    if frame is None:
+        return ""
+    where = f"{short_path(frame.file)}:{frame.line}"
+    return clean(where + (f" in {frame.function}" if frame.function else ""))

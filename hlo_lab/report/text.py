@@ -1,0 +1,156 @@
+"""Reports on a terminal, or as plain text of 80 columns anywhere else.
+
+The layout is made here, line by line, so that it is the same with and without colour;
+rich only puts the colours on a terminal.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import textwrap
+from collections.abc import Iterator, Sequence
+from typing import TextIO
+
+from hlo_lab.passkit.finding import Finding
+from hlo_lab.report.document import (
+    Block,
+    Column,
+    FindingsBlock,
+    KeyValues,
+    Paragraph,
+    Report,
+    Table,
+)
+from hlo_lab.report.findings import places, saving, verified
+from hlo_lab.report.names import clean, elide, elide_start
+
+PIPED_WIDTH = 80
+_NARROWEST = 12  # an elided column keeps at least this
+_STYLES = {"note": "cyan", "warning": "yellow", "error": "bold red"}
+
+Line = list[tuple[str, str]]  # (text, rich style) side by side
+
+
+def render(report: Report, stream: TextIO | None = None) -> None:
+    """Print to ``stream`` (stdout by default). Colour only on a terminal, never with NO_COLOR."""
+    out = stream or sys.stdout
+    if not out.isatty() and not os.environ.get("FORCE_COLOR"):
+        out.write(to_string(report))
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(file=out, highlight=False, markup=False, emoji=False)
+    for line in _report(report, console.width):
+        console.print(Text.assemble(*line), soft_wrap=True)
+
+
+def to_string(report: Report, width: int = PIPED_WIDTH) -> str:
+    """The report as plain text of at most ``width`` columns."""
+    lines = ("".join(text for text, _ in line).rstrip() for line in _report(report, width))
+    return "\n".join(lines) + "\n"
+
+
+def _report(report: Report, width: int) -> Iterator[Line]:
+    yield [(clean(report.title), "bold")]
+    yield from _pairs(report.provenance, width)
+    for section in report.sections:
+        yield []
+        yield [(clean(section.title), "bold")]
+        for number, block in enumerate(section.blocks):
+            if number:
+                yield []
+            yield from _block(block, width)
+
+
+def _block(block: Block, width: int) -> Iterator[Line]:
+    if isinstance(block, Table):
+        yield from _table(block, width)
+    elif isinstance(block, KeyValues):
+        yield from _pairs(block.pairs, width)
+    elif isinstance(block, Paragraph):
+        yield from _wrapped(block.text, width, "  ", _STYLES.get(block.severity, ""))
+    elif isinstance(block, FindingsBlock):
+        for number, finding in enumerate(block.findings):
+            if number:
+                yield []
+            yield from _finding(finding, width)
+
+
+def _wrapped(text: str, width: int, indent: str, style: str = "", hang: str = "") -> Iterator[Line]:
+    room = max(width - len(indent), _NARROWEST)
+    lines = textwrap.wrap(clean(text), room, subsequent_indent=hang, break_on_hyphens=False)
+    for line in lines or [""]:
+        yield [(indent, ""), (line, style)]
+
+
+def _pairs(pairs: Sequence[tuple[str, str]], width: int) -> Iterator[Line]:
+    column = max((len(name) for name, _ in pairs), default=0)
+    for name, value in pairs:
+        label = f"  {clean(name):<{column}}  "
+        for number, line in enumerate(_wrapped(value, width, " " * len(label))):
+            yield [(label, "dim"), *line[1:]] if number == 0 else line
+
+
+def _table(table: Table, width: int) -> Iterator[Line]:
+    rows = [[clean(cell) for cell in row] for row in table.rows]
+    widths = _column_widths(table.columns, rows, width)
+    yield [("  " + _cells([c.title for c in table.columns], table.columns, widths), "dim")]
+    for row in rows:
+        yield [("  " + _cells(row, table.columns, widths), "")]
+    if table.note:
+        yield from _wrapped(table.note, width, "  ", "dim")
+
+
+def _cells(row: Sequence[str], columns: Sequence[Column], widths: Sequence[int]) -> str:
+    cells = []
+    for cell, column, width in zip(row, columns, widths, strict=True):
+        if column.elide:
+            cell = elide_start(cell, width) if column.elide == "start" else elide(cell, width)
+        cells.append(cell.rjust(width) if column.right else cell.ljust(width))
+    return "  ".join(cells)
+
+
+def _column_widths(
+    columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int
+) -> list[int]:
+    """Natural widths; where they do not fit, the widest elided column gives way first."""
+    widths = [
+        max([len(column.title), *(len(row[number]) for row in rows)])
+        for number, column in enumerate(columns)
+    ]
+    room = width - 2 * len(columns)
+    elided = [number for number, column in enumerate(columns) if column.elide]
+    while sum(widths) > room and elided:
+        widest = max(elided, key=lambda number: widths[number])
+        if widths[widest] <= _NARROWEST:
+            break
+        widths[widest] -= 1
+    return widths
+
+
+def _finding(finding: Finding, width: int) -> Iterator[Line]:
+    severity = str(finding.severity)
+    gain = saving(finding.estimate)
+    head = f"{severity} {finding.code} {finding.pass_name}: {finding.message}"
+    head += f" ({gain})" if gain else ""
+    for number, line in enumerate(_wrapped(head, width, "  ", hang="    ")):
+        if number == 0 and line[1][0].startswith(severity):
+            rest = line[1][0].removeprefix(severity)
+            line = [line[0], (severity, _STYLES.get(severity, "")), (rest, "bold")]
+        yield line
+    details = [("at", place) for place in places(finding)]
+    where = finding.where
+    if where.instruction:
+        details.append(("in", f"%{where.instruction} of %{where.computation}"))
+    if where.op_name:
+        details.append(("op", elide(clean(where.op_name), width - 7)))
+    if finding.advice:
+        details.append(("do", finding.advice))
+    check = verified(finding.verification)
+    if check:
+        details.append(("ok" if finding.verification.status == "confirmed" else "no", check))
+    for label, text in details:
+        for number, line in enumerate(_wrapped(text, width, " " * 7)):
+            yield [("    ", ""), (f"{label} ", "dim"), *line[1:]] if number == 0 else line

@@ -1,0 +1,64 @@
+"""Numbers for people: bytes, seconds, counts and operations with the right unit."""
+
+from __future__ import annotations
+
+import math
+
+_BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+_DECIMAL = ("", "k", "M", "G", "T", "P", "E")
+_SECONDS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns"))
+MISSING = "-"
+
+
+def format_bytes(value: float | None) -> str:
+    """``1536`` gives ``1.5 KiB``. None and NaN give ``-``."""
+    if value is None or math.isnan(value):
+        return MISSING
+    return _scaled(value, 1024.0, _BINARY)
+
+
+def format_flops(value: float | None) -> str:
+    """``2.5e12`` gives ``2.5 T``."""
+    if value is None or math.isnan(value):
+        return MISSING
+    return _scaled(value, 1000.0, _DECIMAL).rstrip()
+
+
+def format_seconds(value: float | None) -> str:
+    """``0.0021`` gives ``2.1 ms``; times below a nanosecond keep three digits."""
+    if value is None or math.isnan(value):
+        return MISSING
+    if value == 0 or math.isinf(value):
+        return f"{value:g} s"
+    for scale, unit in _SECONDS:
+        if abs(value) >= scale * 0.9995:
+            return f"{_three_digits(value / scale)} {unit}"
+    return f"{value / 1e-9:.3g} ns"
+
+
+def format_count(value: float) -> str:
+    """``43714`` gives ``43,714``; a fraction keeps three digits."""
+    if value == int(value):
+        return f"{int(value):,}"
+    return _three_digits(value)
+
+
+def format_share(value: float) -> str:
+    """``0.1234`` gives ``12.3%``."""
+    return f"{value * 100:.1f}%"
+
+
+def _scaled(value: float, base: float, units: tuple[str, ...]) -> str:
+    size, unit = float(value), 0
+    while abs(size) >= base * 0.9995 and unit < len(units) - 1:
+        size /= base
+        unit += 1
+    number = f"{size:g}" if unit == 0 and size == int(size) else _three_digits(size)
+    return f"{number} {units[unit]}"
+
+
+def _three_digits(value: float) -> str:
+    """``1023`` stays, ``102.34`` gives ``102``, ``1.0`` gives ``1.0``."""
+    size = abs(value)
+    digits = 0 if size >= 99.95 else 1 if size >= 9.995 else 2 if size < 0.9995 else 1
+    return f"{value:.{digits}f}"
