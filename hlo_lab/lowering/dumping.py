@@ -1,0 +1,128 @@
+"""From a program to its bundle."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hlo_lab import __version__
+from hlo_lab.lowering.arguments import parse_arguments
+from hlo_lab.lowering.bundle import Bundle
+from hlo_lab.lowering.manifest import flags, git_state, write_manifest
+from hlo_lab.lowering.output import check_output, new_folder
+from hlo_lab.lowering.process import DEFAULT_TIME_LIMIT, Progress, run_worker
+from hlo_lab.lowering.reference import ProgramReference
+from hlo_lab.lowering.target import Target
+from hlo_lab.lowering.timeline import write_timeline
+
+
+def dump(
+    reference: str,
+    *,
+    out: str | Path,
+    target: str = "cpu",
+    args: str | None = None,
+    passes: bool = False,
+    time_limit: float = DEFAULT_TIME_LIMIT,
+    force: bool = False,
+    python: str = sys.executable,
+    cwd: str | Path | None = None,
+    env: Mapping[str, str] | None = None,
+    progress: Progress | None = None,
+) -> Bundle:
+    """Lower and compile a program in a process of its own, and write its bundle.
+
+    Args:
+        reference: ``file.py:name``, ``package.module:name`` or a StableHLO file.
+        out: the folder to write; a bundle already there is replaced in one step.
+        target: see ``Target.parse``.
+        args: see ``lowering.arguments``; None to use the program's example arguments.
+        passes: also keep the module after each pass that changed it.
+        time_limit: seconds until the process is killed; 0 for none.
+        force: replace a folder that is not a bundle.
+        python: the interpreter to compile with.
+        cwd: where relative references start and the program runs; the current folder.
+        env: the program's environment; this process's own by default.
+        progress: called with the stage and the seconds since the start.
+
+    Raises:
+        InputError, UseError: the reference, arguments, target or folder is wrong.
+        ProgramError, CompilerError: the program or the compiler failed; ``log`` has more.
+    """
+    program, chosen = ProgramReference.parse(reference), Target.parse(target)
+    if args is not None:
+        parse_arguments(args)
+    start = Path.cwd() if cwd is None else Path(cwd).resolve()
+    file = program.check_file(start)
+    out = Path(out)
+    check_output(out, force=force)
+    environment = worker_environment(chosen, env)
+    with new_folder(out, force=force) as folder:
+        request = {
+            "mode": "stablehlo" if program.kind == "stablehlo" else "function",
+            "reference": reference,
+            "args": args,
+            "passes": passes,
+            "folder": str(folder),
+            "cwd": str(start),
+        }
+        info = run_worker(
+            request,
+            environment=environment,
+            python=python,
+            cwd=start,
+            time_limit=time_limit,
+            progress=progress,
+        )
+        if passes:
+            write_timeline(folder)
+        source = info.pop("file", None) or (str(file.resolve()) if file else None)
+        facts = {"program": {"reference": reference, "file": source, "args": args}}
+        finish_bundle(folder, {**facts, **info}, chosen, environment)
+    return Bundle.open(out)
+
+
+def worker_environment(target: Target, env: Mapping[str, str] | None) -> dict[str, str]:
+    """The environment of a worker: the caller's, the target's, and no compilation cache."""
+    return {
+        **(os.environ if env is None else env),
+        **target.environment(),
+        # a module found in the cache is not compiled, and then there are no passes to see
+        "JAX_ENABLE_COMPILATION_CACHE": "0",
+    }
+
+
+def finish_bundle(
+    folder: Path, info: Mapping[str, Any], target: Target, environment: Mapping[str, str]
+) -> None:
+    """Add to a worker's files what is derived from them, and the manifest."""
+    from hlo_lab.ir.files import read_module
+
+    module = read_module(folder / "hlo_after.txt")
+    order = {
+        computation.name: [module.instruction_names[row] for row in computation.rows]
+        for computation in module.computations
+    }
+    (folder / "schedule.json").write_text(json.dumps(order, indent=1) + "\n", encoding="utf-8")
+    file = info["program"].get("file")
+    write_manifest(
+        folder,
+        {
+            "program": info["program"],
+            "module": module.name,
+            "target": str(target),
+            "devices": info["devices"],
+            "arguments": info.get("arguments", []),
+            "static": info.get("static", []),
+            "results": info.get("results", []),
+            "versions": {"hlo-lab": __version__, **info["versions"]},
+            "flags": flags(environment),
+            "git": git_state(Path(file).parent if file else Path.cwd()),
+            "absent": info.get("absent", []),
+            "seconds": info.get("seconds", {}),
+        },
+    )

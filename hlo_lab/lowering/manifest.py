@@ -1,0 +1,88 @@
+"""What a bundle's ``manifest.json`` says.
+
+schema, schema_version   "hlo-lab/bundle", 1
+program                  reference, file (absolute), arguments as given (args), script and argv
+module                   the compiled module's name
+target, devices          as given, and how many devices the program saw
+arguments, results       one per array: path, dtype, shape, and sharding, donated where so
+static                   Python values: name, value (its repr)
+versions                 hlo-lab, python, jax, jaxlib
+flags                    XLA_FLAGS, LIBTPU_INIT_ARGS and JAX_* variables that were set
+git                      commit, dirty, root; null outside a repository
+absent                   stages that this route cannot give
+created, seconds         when (UTC), and how long each step took
+files                    path inside the bundle -> sha256, bytes
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hlo_lab.lowering.bundle import MANIFEST, SCHEMA, SCHEMA_VERSION, hash_file
+
+_FLAGS = ("XLA_FLAGS", "LIBTPU_INIT_ARGS")
+GIT_SECONDS = 10.0  # a repository on a dead network mount must not stop a dump
+
+
+def write_manifest(folder: Path, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Add schema, versions of the tool, time and file hashes; write it; give it back."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    manifest = {
+        "schema": SCHEMA,
+        "schema_version": SCHEMA_VERSION,
+        **content,
+        "created": now(),
+        "files": {
+            path.relative_to(folder).as_posix(): {
+                "sha256": hash_file(path),
+                "bytes": path.stat().st_size,
+            }
+            for path in files
+            if path.name != MANIFEST
+        },
+    }
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    return manifest
+
+
+def now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def flags(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables that change what JAX and XLA do."""
+    return {
+        name: value
+        for name, value in sorted(environment.items())
+        if name in _FLAGS or name.startswith("JAX_")
+    }
+
+
+def git_state(folder: Path) -> dict[str, Any] | None:
+    """Commit, dirty state and root of the repository around a folder; None without one."""
+    head = _git(folder, "rev-parse", "HEAD", "--show-toplevel")
+    if head is None:
+        return None
+    commit, root = head.split("\n", 1)
+    status = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    return {"commit": commit, "dirty": bool(status), "root": root.strip()}
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "--no-optional-locks", "-C", str(folder), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=GIT_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -1,0 +1,216 @@
+"""Running a worker: its own process group, a time limit, its output in a log file.
+
+Nothing of it survives the call: the whole group is killed on a timeout, on Ctrl-C, and
+(by the worker itself) when this process dies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from hlo_lab import errors
+from hlo_lab.errors import CompilerError, HloLabError, ProgramError
+from hlo_lab.lowering.logs import last_lines, new_log
+
+DEFAULT_TIME_LIMIT = 600.0  # seconds
+Progress = Callable[[str, float], None]
+"""Called about ten times a second with the stage and the seconds since the start."""
+
+_WORKER = Path(__file__).parent / "worker" / "__main__.py"
+_COMPILER_STAGES = ("compile", "read")
+
+
+def run_worker(
+    request: dict[str, Any],
+    *,
+    environment: Mapping[str, str],
+    python: str = sys.executable,
+    cwd: Path | None = None,
+    time_limit: float = DEFAULT_TIME_LIMIT,
+    progress: Progress | None = None,
+    echo: IO[str] | None = None,
+) -> dict[str, Any]:
+    """Run one request in a worker and give its result's ``info``.
+
+    Args:
+        request: see ``worker.run``; the pipe's descriptors are added here.
+        environment: the worker's whole environment.
+        python: the interpreter, which must have JAX.
+        cwd: the folder it starts in.
+        time_limit: seconds until it is killed; 0 for none.
+        progress: see ``Progress``.
+        echo: a stream that gets the program's output as well as the log.
+
+    Raises:
+        HloLabError: of the kind that the worker reports; ``ProgramError`` when it is
+            still running at the limit, exits or dies in the program's own code;
+            ``CompilerError`` when it dies in the compiler. ``log`` holds its output.
+    """
+    log = new_log()
+    worker = _Worker(log, echo, progress)
+    with (
+        tempfile.TemporaryDirectory(prefix="hlo-lab-") as scratch,
+        _pipe() as (report_read, report_write),
+        _pipe() as (parent_read, parent_write),
+    ):
+        request = {**request, "report_fd": report_write, "parent_fd": parent_read}
+        request_path = Path(scratch, "request.json")
+        request_path.write_text(json.dumps(request))
+        try:
+            process = subprocess.Popen(
+                [python, "-P", str(_WORKER), str(request_path)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env=dict(environment),
+                cwd=cwd,
+                pass_fds=(report_write, parent_read),
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise errors.InputError(f"cannot run {python}: {error.strerror}") from None
+        os.close(report_write)
+        os.close(parent_read)
+        try:
+            worker.follow(process, report_read, time_limit)
+        finally:
+            _end(process)
+        del parent_write
+    return worker.outcome(process.returncode, time_limit)
+
+
+class _Worker:
+    """What is known of a running worker: its stage, its result, its output so far."""
+
+    def __init__(self, log: Path, echo: IO[str] | None, progress: Progress | None):
+        self.log = log
+        self.echo = echo
+        self.progress = progress
+        self.stage = "start"
+        self.result: dict[str, Any] | None = None
+        self.timed_out = False
+        self._unread = b""
+
+    def follow(self, process: subprocess.Popen[bytes], report: int, limit: float) -> None:
+        """Read both pipes until the worker has ended, or the time is over."""
+        assert process.stdout is not None
+        began = time.monotonic()
+        output = process.stdout.fileno()
+        open_pipes = {report, output}
+        with selectors.DefaultSelector() as selector, self.log.open("wb") as log:
+            for descriptor in open_pipes:
+                selector.register(descriptor, selectors.EVENT_READ)
+            while report in open_pipes:
+                elapsed = time.monotonic() - began
+                if limit and elapsed > limit:
+                    self.timed_out = True
+                    return
+                for key, _ in selector.select(timeout=0.1):
+                    data = os.read(key.fd, 1 << 16)
+                    if not data:
+                        selector.unregister(key.fd)
+                        open_pipes.discard(key.fd)
+                    elif key.fd == report:
+                        self._read_reports(data)
+                    else:
+                        log.write(data)
+                        self._show(data)
+                if self.progress is not None:
+                    self.progress(self.stage, elapsed)
+            if self.result is None or not self.result["ok"]:
+                # it is on its way out: what it still says belongs to the log
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(timeout=5)
+            if output in open_pipes:
+                self._drain(output, log)
+
+    def _drain(self, output: int, log: IO[bytes]) -> None:
+        os.set_blocking(output, False)
+        with contextlib.suppress(BlockingIOError):
+            while data := os.read(output, 1 << 16):
+                log.write(data)
+                self._show(data)
+
+    def _show(self, data: bytes) -> None:
+        if self.echo is not None:
+            self.echo.write(data.decode("utf-8", "replace"))
+            self.echo.flush()
+
+    def _read_reports(self, data: bytes) -> None:
+        *lines, self._unread = (self._unread + data).split(b"\n")
+        for line in lines:
+            message = json.loads(line)
+            self.stage = message.get("stage", self.stage)
+            self.result = message.get("result", self.result)
+
+    def outcome(self, code: int, limit: float) -> dict[str, Any]:
+        """The result's info, or the error that the worker's end amounts to."""
+        in_compiler = self.stage in _COMPILER_STAGES
+        kind = CompilerError if in_compiler else ProgramError
+        who = "the compiler" if in_compiler else "the program"
+        if self.timed_out:
+            raise kind(
+                f"{who} was still running after {limit:g} s (stage: {self.stage}); "
+                f"give it longer with --time-limit",
+                self.log,
+            )
+        if self.result is None:
+            said = "; ".join(last_lines(self.log))
+            ended = f"{who} {_how_it_ended(code)} (stage: {self.stage})"
+            raise kind(f"{ended}: {said}" if said else ended, self.log)
+        if not self.result["ok"]:
+            raise self._error(self.result["kind"], self.result["message"])
+        if self.log.stat().st_size == 0:
+            self.log.unlink()
+        info: dict[str, Any] = self.result["info"]
+        return info
+
+    def _error(self, kind: str, message: str) -> HloLabError:
+        found = getattr(errors, kind, None)
+        if found in (CompilerError, ProgramError):
+            error: HloLabError = found(message, self.log)
+            return error
+        self.log.unlink(missing_ok=True)
+        if isinstance(found, type) and issubclass(found, HloLabError):
+            return found(message)
+        return ProgramError(message)
+
+
+def _how_it_ended(code: int) -> str:
+    if code >= 0:
+        return f"ended the process with status {code}"
+    name = signal.Signals(-code).name if -code in signal.valid_signals() else str(-code)
+    hint = ", perhaps for want of memory" if name == "SIGKILL" else ""
+    return f"was killed by {name}{hint}"
+
+
+@contextlib.contextmanager
+def _pipe() -> Iterator[tuple[int, int]]:
+    """A pipe whose ends are closed at the end, whichever of them still are open."""
+    ends = os.pipe()
+    try:
+        yield ends
+    finally:
+        for end in ends:
+            with contextlib.suppress(OSError):
+                os.close(end)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kill what is left of the worker's group, and wait for the worker."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    if process.stdout is not None:
+        process.stdout.close()

@@ -1,0 +1,80 @@
+"""The per-pass timeline: from XLA's own dumps to the passes that changed the module.
+
+``passes.json`` is a list in the order of compilation, one entry per change:
+``index``, ``pipeline``, ``pass``, ``instructions_before``, ``instructions_after``,
+``file`` (the module after the pass, in ``passes/``).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+RAW = "raw_passes"
+
+# module_0004.jit_f.0017.simplification.after_algsimp.before_simplify-sorts.txt
+_NAME = re.compile(
+    r"module_\d+\..*?\.(?:cl_\d+\.)?(?P<number>\d{4,})\.(?P<pipeline>.+?)"
+    r"\.after_(?P<after>.+?)(?:\.before_.+)?\.txt"
+)
+
+
+def write_timeline(folder: Path) -> list[dict[str, Any]]:
+    """Turn ``raw_passes/`` of a bundle into ``passes/`` and ``passes.json``.
+
+    XLA also dumps at the start of each pipeline, and after passes that say they changed
+    something though they did not: only texts that differ from the one before are kept.
+    """
+    raw = folder / RAW
+    (folder / "passes").mkdir()
+    entries: list[dict[str, Any]] = []
+    previous, count = "", 0
+    for match, path in _in_order(raw):
+        text = path.read_text(encoding="utf-8", errors="replace")
+        if text == previous:
+            continue
+        before, count = count, count_instructions(text)
+        if previous:
+            name = f"passes/{len(entries):04d}.{_slug(match['pipeline'])}.{_slug(name)}.txt"
+            path.rename(folder / file)
+            entries.append(
+                {
+                    "index": len(entries),
+                    "pipeline": match["pipeline"],
+                    "pass": name,
+                    "instructions_before": before,
+                    "instructions_after": count,
+                    "file": file,
+                }
+            )
+        previous = text
+    shutil.rmtree(raw)
+    (folder / "passes.json").write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
+    return entries
+
+
+def _pass_name(after: str, previous: str, text: str) -> str:
+    """The pass; XLA has no name for what it does between two pipelines."""
+    if after != "pipeline-start":
+        return after
+    scheduled = "is_scheduled=true"
+    first, second = previous.partition("\n")[0], text.partition("\n")[0]
+    return "scheduling" if scheduled in second and scheduled not in first else "between-pipelines"
+
+
+def _in_order(raw: Path) -> list[tuple[re.Match[str], Path]]:
+    found = [(_NAME.fullmatch(path.name), path) for path in raw.iterdir()]
+    known = [(match, path) for match, path in found if match is not None]
+    return sorted(known, key=lambda pair: (pair[1].name.split(".")[0], int(pair[0]["number"])))
+
+
+def count_instructions(text: str) -> int:
+    """Instructions in an HLO text that XLA printed: one a line, each with its `` = ``."""
+    return sum(" = " in line for line in text.splitlines())
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", name)[:80]

@@ -1,0 +1,108 @@
+"""Finding the program that a reference names, by running the user's file or module."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import inspect
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from hlo_lab.errors import InputError, NotFoundError
+from hlo_lab.lowering.reference import ProgramReference
+
+
+def load_module(reference: ProgramReference, cwd: Path) -> ModuleType:
+    """Import what the reference names, with ``sys.path`` as Python itself would set it up.
+
+    A file inside a package (an ``__init__.py`` beside it) is imported as part of that
+    package, so that its relative imports work. What the user's code raises goes through.
+
+    Raises:
+        NotFoundError: no such file or module.
+    """
+    if reference.kind == "module":
+        sys.path.insert(0, str(cwd))
+        return _import_dotted(reference.place)
+    path = (cwd / reference.place).resolve()
+    root, names = path.parent, [path.stem]
+    while (root / "__init__.py").exists() and root.name.isidentifier():
+        names.insert(0, root.name)
+        root = root.parent
+    # beside a plain script Python finds its neighbours and not the current folder
+    sys.path[:0] = [str(root)] if root == cwd else [str(root), str(cwd)]
+    if len(names) > 1:
+        return importlib.import_module(".".join(names))
+    return _import_file(path)
+
+
+def _import_dotted(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        # only the named module itself: a missing import inside it is the program's fault
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise
+        raise NotFoundError(
+            f"no module {error.name!r}: checked sys.path and the current folder"
+        ) from None
+
+
+def _import_file(path: Path) -> ModuleType:
+    name = path.stem
+    if not name.isidentifier() or name in sys.modules or name in sys.stdlib_module_names:
+        name = f"_program_{abs(hash(name)) if not name.isidentifier() else name}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None  # the name ends with .py
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def find_program(module: ModuleType, name: str, where: str) -> tuple[Any, Any]:
+    """The callable of that dotted name, and the object or module that it was found on.
+
+    An instance method named through its class (``Model.step``) is bound to ``Model()``
+    where that takes no arguments.
+
+    Raises:
+        NotFoundError: no such name; names near it are listed.
+        InputError: it is not callable, or the class cannot be made without arguments.
+    """
+    owner: Any = module
+    found: Any = module
+    for part in name.split("."):
+        owner, found = found, _attribute(found, part, where)
+    if inspect.isclass(owner) and inspect.isfunction(inspect.getattr_static(owner, part)):
+        found = getattr(_instance(owner, name, where), part)
+    if not callable(found):
+        raise InputError(f"{where}:{name} is a {type(found).__name__}, not something to call")
+    return found, owner
+
+
+def _attribute(owner: Any, name: str, where: str) -> Any:
+    try:
+        return getattr(owner, name)
+    except AttributeError:
+        known = [each for each in dir(owner) if not each.startswith("_")]
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        if not near:
+            near = [each for each in known if callable(getattr(owner, each, None))][:5]
+        hint = f"; did you mean {', '.join(near)}?" if near else ""
+        raise NotFoundError(f"{where} has no {name!r}{hint}") from None
+
+
+def _instance(owner: type, name: str, where: str) -> Any:
+    try:
+        inspect.signature(owner).bind()
+    except (TypeError, ValueError):
+        method = name.rpartition(".")[2]
+        raise InputError(
+            f"{where}:{name} is a method and {owner.__name__} needs arguments: make an instance "
+            f"in the file (model = {owner.__name__}(...)) and name model.{method}"
+        ) from None
+    return owner()
