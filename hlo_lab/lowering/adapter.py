@@ -22,7 +22,6 @@ MEMORY_FIELDS = (
 def versions() -> dict[str, str]:
     """Versions of what compiles: Python, jax and jaxlib."""
     import platform
-
     from importlib import metadata
 
     return {
@@ -59,6 +58,14 @@ def abstract_array(shape: Any, dtype: Any, **options: Any) -> Any:
 
     make: Callable[..., Any] = jax.ShapeDtypeStruct
     return make(shape, dtype, **options)
+
+
+def get_config(name: str) -> Any:
+    """One of JAX's configuration values."""
+    import jax
+
+    read: Callable[[str], Any] = jax.config.read
+    return read(name)
 
 
 def set_config(name: str, value: object) -> None:
@@ -172,7 +179,7 @@ def compile_stablehlo(module: Any, options: dict[str, Any]) -> Any:
         device_assignment=np.vectorize(lambda device: device.id, otypes=[int])(chosen),
     )
     build = settings.executable_build_options
-    build.use_shardy_partitioner = bool(jax.config.read("jax_use_shardy_partitioner"))
+    build.use_shardy_partitioner = get_config("jax_use_shardy_partitioner")
     # as jit does: where nothing was asked for, the partitioner may choose
     build.allow_spmd_sharding_propagation_to_parameters = _unsharded(module, "arg_attrs")
     build.allow_spmd_sharding_propagation_to_output = _unsharded(module, "res_attrs")

@@ -19,7 +19,7 @@ from typing import Any
 
 from hlo_lab.errors import UseError
 
-_FLOAT8 = "e3m4 e4m3 e4m3fn e4m3fnuz e4m3b11fnuz e5m2 e5m2fnuz e8m0fnu".split()
+_FLOAT8 = ["e3m4", "e4m3", "e4m3fn", "e4m3fnuz", "e4m3b11fnuz", "e5m2", "e5m2fnuz", "e8m0fnu"]
 _NUMPY_NAMES = {
     "pred": "bool", "bool": "bool", "key": "key",
     "bf16": "bfloat16", "f16": "float16", "f32": "float32", "f64": "float64",

@@ -38,7 +38,9 @@ def write_timeline(folder: Path) -> list[dict[str, Any]]:
             continue
         before, count = count, count_instructions(text)
         if previous:
-            name = f"passes/{len(entries):04d}.{_slug(match['pipeline'])}.{_slug(name)}.txt"
+            name = _pass_name(match["after"], previous, text)
+            slug = f"{len(entries):04d}.{_slug(match['pipeline'])}.{_slug(name)}"
+            file = f"passes/{slug}.txt"
             path.rename(folder / file)
             entries.append(
                 {

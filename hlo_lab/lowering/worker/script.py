@@ -37,6 +37,8 @@ def capture(request: dict[str, Any], folder: Path, cwd: Path) -> dict[str, Any]:
     except Exception as error:
         traceback.print_exc()
         status, failure = 1, explain(error, "running")
+    if captured.fatal is not None:
+        raise captured.fatal
     return {
         "file": str(script.resolve()),
         "programs": captured.programs,
@@ -63,11 +65,14 @@ class _Capture:
         self.programs: list[dict[str, Any]] = []
         self.skipped = 0
         self.lost: list[str] = []
+        self.fatal: OSError | None = None
         self._lock = threading.Lock()
         self._names: dict[str, int] = {}
 
     def observe(self, mlir_module: Any, executable: Any) -> None:
-        """Keep one program. Never raises into the script, but for a full disk."""
+        """Keep one program. Never raises into the script."""
+        if self.fatal is not None:
+            return
         try:
             name = adapter.module_name(mlir_module)
             if self.pattern is not None and not self.pattern.search(name):
@@ -84,8 +89,9 @@ class _Capture:
             stages.write_before(place, mlir_module)
             stages.write_after(place, executable)
             arguments = adapter.main_arguments(mlir_module)
-        except OSError:
-            raise
+        except OSError as error:
+            self.fatal = error
+            return
         except Exception as error:
             traceback.print_exc()
             self.lost.append(f"{type(error).__name__}: {error}")
