@@ -15,21 +15,20 @@ from collections.abc import Callable
 import numpy as np
 
 from hlo_lab.cost import custom_calls
-from hlo_lab.cost.tables import Bools, Op, Sizes
+from hlo_lab.cost.tables import Bools, Op, Sizes, integers, words
 from hlo_lab.ir.module import Ints, Module
 
 # Executed by no kernel, or by the computations they call.
-FREE = frozenset(
-    "parameter constant tuple get-tuple-element bitcast after-all add-dependency domain "
-    "opt-barrier optimization-barrier partition-id replica-id get-dimension-size "
-    "set-dimension-size while conditional call "
-    "async-start async-update async-done".split()
-)
+FREE = words("""
+    parameter constant tuple get-tuple-element bitcast after-all add-dependency domain opt-
+    barrier optimization-barrier partition-id replica-id get-dimension-size set-dimension-
+    size while conditional call async-start async-update async-done
+""")
 # The done half of a pair: its start half carries the cost.
-DONE = frozenset(
-    "all-gather-done all-reduce-done collective-permute-done copy-done send-done "
-    "recv-done slice-done dynamic-slice-done dynamic-update-slice-done".split()
-)
+DONE = words("""
+    all-gather-done all-reduce-done collective-permute-done copy-done send-done recv-done
+    slice-done dynamic-slice-done dynamic-update-slice-done
+""")
 
 
 def instruction_bytes(module: Module, size: Sizes) -> Ints:
@@ -85,7 +84,7 @@ def _cholesky(op: Op) -> int:
 
 def _transpose(op: Op) -> int:
     source = op.operand(0)
-    moved = [int(part) for part in op.attributes.get("dimensions", "").strip("{}").split(",") if part]
+    moved = integers(op.attributes.get("dimensions", ""))
     if len(moved) == source.rank == op.shape.rank:
         # a transpose that the layouts already describe moves nothing
         wide = [moved[dim] for dim in op.shape.minor_to_major if op.shape.dims[dim] != 1]

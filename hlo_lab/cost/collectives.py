@@ -10,12 +10,13 @@ from __future__ import annotations
 import re
 
 from hlo_lab.cost.machines import Machine
+from hlo_lab.cost.tables import words
 from hlo_lab.ir.module import Module
 
-COLLECTIVES = frozenset(
-    "all-reduce all-gather reduce-scatter all-to-all ragged-all-to-all collective-permute "
-    "collective-broadcast all-reduce-start all-gather-start collective-permute-start".split()
-)
+COLLECTIVES = words("""
+    all-reduce all-gather reduce-scatter all-to-all ragged-all-to-all collective-permute
+    collective-broadcast all-reduce-start all-gather-start collective-permute-start
+""")
 _IOTA = re.compile(r"\[([\d,]+)\]<=\[")
 
 

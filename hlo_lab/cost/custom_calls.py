@@ -11,24 +11,23 @@ import json
 import math
 from typing import Any
 
-from hlo_lab.cost.tables import Op
+from hlo_lab.cost.tables import Op, words
 from hlo_lab.cost.windows import convolution_flops, parse_dim_labels, parse_window
 from hlo_lab.ir.shapes import Shape
 
 # Calls that move or annotate data, and count no flops knowingly.
-NO_FLOPS = frozenset(
-    "TopK Sharding SPMDFullToShardShape SPMDShardToFullShape MoveToHost MoveToDevice "
-    "annotate_device_placement AssumeGatherIndicesInBound GatherScatterIndicesBitpacked "
-    "SliceToDynamic PadToStatic AllocateBuffer Pin Unpin LayoutConstraint ResizeNearest "
-    "X64Combine X64SplitLow X64SplitHigh PartialReduce "
-    "xla_python_cpu_callback xla_ffi_python_cpu_callback xla_python_gpu_callback "
-    "xla_ffi_python_gpu_callback".split()
-)
+NO_FLOPS = words("""
+    TopK Sharding SPMDFullToShardShape SPMDShardToFullShape MoveToHost MoveToDevice
+    annotate_device_placement AssumeGatherIndicesInBound GatherScatterIndicesBitpacked
+    SliceToDynamic PadToStatic AllocateBuffer Pin Unpin LayoutConstraint ResizeNearest
+    X64Combine X64SplitLow X64SplitHigh PartialReduce xla_python_cpu_callback
+    xla_ffi_python_cpu_callback xla_python_gpu_callback xla_ffi_python_gpu_callback
+""")
 # These are resolved by the compiler: no kernel runs.
-FREE = frozenset(
-    "Sharding SPMDFullToShardShape SPMDShardToFullShape annotate_device_placement "
-    "AllocateBuffer Pin Unpin LayoutConstraint AssumeGatherIndicesInBound".split()
-)
+FREE = words("""
+    Sharding SPMDFullToShardShape SPMDShardToFullShape annotate_device_placement
+    AllocateBuffer Pin Unpin LayoutConstraint AssumeGatherIndicesInBound
+""")
 # Leading terms of the LAPACK working notes' operation counts, n the last dimension.
 _FACTORISATIONS = {"potrf": 1 / 3, "getrf": 2 / 3, "syevd": 9.0, "gesdd": 22.0, "geev": 25.0}
 
@@ -51,7 +50,7 @@ def backend_config(attributes: dict[str, str]) -> dict[str, Any]:
 
 
 def cost_estimate(attributes: dict[str, str]) -> dict[str, float] | None:
-    """The ``cost_estimate`` that a Pallas kernel declares: flops, transcendentals, bytes_accessed."""
+    """What a Pallas kernel declares: flops, transcendentals and bytes_accessed."""
     if "cost_estimate" not in attributes.get("backend_config", ""):
         return None
     found = backend_config(attributes)

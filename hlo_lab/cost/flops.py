@@ -13,20 +13,20 @@ import math
 from collections.abc import Callable
 
 from hlo_lab.cost.custom_calls import custom_call_flops
-from hlo_lab.cost.tables import Op, integers
+from hlo_lab.cost.tables import Op, integers, words
 from hlo_lab.cost.windows import convolution_flops, parse_dim_labels, parse_window
 from hlo_lab.ir.shapes import Shape
 
-TRANSCENDENTAL = frozenset(
-    "acos acosh asin asinh atanh cosh sinh erf exponential log logistic power sqrt cbrt rsqrt "
-    "tanh sine cosine exponential-minus-one log-plus-one atan2 tan rng".split()
-)
-ELEMENTWISE = frozenset(
-    "abs add and bitcast-convert ceil clamp compare complex convert count-leading-zeros divide "
-    "floor imag is-finite maximum minimum multiply negate not or popcnt real reduce-precision "
-    "remainder round-nearest-afz round-nearest-even select shift-left "
-    "shift-right-arithmetic shift-right-logical sign stochastic-convert subtract xor".split()
-)
+TRANSCENDENTAL = words("""
+    acos acosh asin asinh atanh cosh sinh erf exponential log logistic power sqrt cbrt rsqrt
+    tanh sine cosine exponential-minus-one log-plus-one atan2 tan rng
+""")
+ELEMENTWISE = words("""
+    abs add and bitcast-convert ceil clamp compare complex convert count-leading-zeros
+    divide floor imag is-finite maximum minimum multiply negate not or popcnt real reduce-
+    precision remainder round-nearest-afz round-nearest-even select shift-left shift-right-
+    arithmetic shift-right-logical sign stochastic-convert subtract xor
+""")
 
 # flops and transcendentals of one execution
 Count = tuple[float, float]

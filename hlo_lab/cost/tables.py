@@ -84,6 +84,11 @@ class Op:
         return self.operands[number]
 
 
+def words(text: str) -> frozenset[str]:
+    """The set of names in a text, separated by white space."""
+    return frozenset(text.split())
+
+
 def integers(text: str) -> list[int]:
     """``{1,0}`` as numbers; empty for an empty or missing list."""
     return [int(part) for part in text.strip("{} ").split(",") if part.strip()]

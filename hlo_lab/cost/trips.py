@@ -63,7 +63,7 @@ def executions(module: Module, order: list[int] | None = None) -> Executions:
 
 
 def _is_while(module: Module, at: int) -> bool:
-    return module.opcodes[module.opcode[at]] == "while"
+    return bool(module.opcodes[module.opcode[at]] == "while")
 
 
 def _control_flow_calls(module: Module) -> dict[int, list[int]]:

@@ -1,0 +1,136 @@
+"""Which results must live in an operand's buffer, and which may.
+
+Read from the HLO as XLA's buffer assignment reads it: in-place pairs are those of
+``HloDataflowAnalysis::GetInPlaceInputOutputPairs``, sharing that of
+``CanShareOperandBufferWithUser`` (xla/hlo/analysis/hlo_dataflow_analysis.cc).
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cached_property
+
+import numpy as np
+
+from hlo_lab.cost.flops import ELEMENTWISE, TRANSCENDENTAL
+from hlo_lab.cost.tables import Bools, attributes_at
+from hlo_lab.ir.module import Module
+
+Path = tuple[int, ...]
+# (path in the result, operand number, path in the operand)
+Pair = tuple[Path, int, Path]
+
+_ALIASING = re.compile(r"\{([\d, ]*)\}:\s*\((\d+),\s*\{([\d, ]*)\}")
+_PASSED_ON = frozenset(("copy", "bitcast", "tuple"))
+
+
+def parse_aliases(text: str) -> list[Pair]:
+    """Read ``{ {0}: (1, {}, may-alias) }``, as input_output_alias and custom calls print it."""
+    return [(_path(a), int(number), _path(b)) for a, number, b in _ALIASING.findall(text)]
+
+
+def _path(text: str) -> Path:
+    return tuple(int(part) for part in text.split(",") if part.strip())
+
+
+class Aliasing:
+    """In-place pairs and sharing in one module, remembered per fused computation."""
+
+    def __init__(self, module: Module):
+        self.module = module
+        self._in_place: dict[int, list[Pair]] = {}
+        self._shared: dict[tuple[int, int], bool] = {}
+        self._from_attribute: dict[int, list[Pair]] = {}
+
+    def operands(self, at: int) -> list[int]:
+        module = self.module
+        taken: list[int] = module.operand[
+            module.operand_start[at] : module.operand_start[at + 1]
+        ].tolist()
+        return taken
+
+    def in_place(self, at: int, opcode: str) -> list[Pair]:
+        """Results of ``at`` that live in an operand's buffer."""
+        pairs = self._attribute_pairs(at)
+        if opcode == "dynamic-update-slice":
+            return [*pairs, ((), 0, ())]
+        if opcode == "scatter":
+            arrays = len(self.operands(at)) // 2
+            if arrays <= 1:
+                return [*pairs, ((), 0, ())]
+            return [*pairs, *(((number,), number, ()) for number in range(arrays))]
+        if opcode == "fusion":
+            body = self.body(at)
+            if body is not None:
+                if body not in self._in_place:
+                    self._in_place[body] = list(self._fusion_pairs(body))
+                return pairs + self._in_place[body]
+        return pairs
+
+    def body(self, at: int) -> int | None:
+        first = self.module.callee_start[at]
+        return int(self.module.callee[first]) if first < self.module.callee_start[at + 1] else None
+
+    def _attribute_pairs(self, at: int) -> list[Pair]:
+        number = int(self.module.attribute[at])
+        if number not in self._from_attribute:
+            text = attributes_at(self.module, number).get("output_to_operand_aliasing", "")
+            self._from_attribute[number] = parse_aliases(text)
+        return self._from_attribute[number]
+
+    def _fusion_pairs(self, body: int) -> list[Pair]:
+        """Roots that update a parameter in place, seen through bitcasts."""
+        module = self.module
+        root = int(module.computation_root[body])
+        opcode = self._opcode(root)
+        leaves = [((), root)]
+        if opcode == "tuple":
+            leaves = [((n,), leaf) for n, leaf in enumerate(self.operands(root))]
+        pairs: list[Pair] = []
+        for path, leaf in leaves:
+            update = self._behind_bitcasts(leaf)
+            if self._opcode(update) in ("dynamic-update-slice", "scatter"):
+                target = self._behind_bitcasts(self.operands(update)[0])
+                number = int(module.parameter_number[target])
+                if number >= 0:
+                    pairs.append((path, number, ()))
+        return pairs
+
+    def _opcode(self, at: int) -> str:
+        return str(self.module.opcodes[self.module.opcode[at]])
+
+    def _behind_bitcasts(self, at: int) -> int:
+        while self._opcode(at) == "bitcast" and self.operands(at):
+            at = self.operands(at)[0]
+        return at
+
+    @cached_property
+    def elementwise(self) -> Bools:
+        """bool[N]: computes each result element from the operands' elements at its index."""
+        return self.module.opcode_mask(*ELEMENTWISE, *TRANSCENDENTAL, "copy", "map")
+
+    def may_share(self, at: int, number: int) -> bool:
+        """Whether the result of ``at`` may overwrite operand ``number`` when it dies there."""
+        if self.elementwise[at] or self._opcode(at) == "sort":
+            return True
+        body = self.body(at) if self._opcode(at) == "fusion" else None
+        if body is None:
+            return False
+        key = (body, number)
+        if key not in self._shared:
+            self._shared[key] = self._used_elementwise(body, number)
+        return self._shared[key]
+
+    def _used_elementwise(self, body: int, number: int) -> bool:
+        """All uses of the parameter, and of what is computed from it, are elementwise."""
+        module = self.module
+        first, last = module.computation_start[body], module.computation_start[body + 1]
+        rows = np.nonzero(module.parameter_number[first:last] == number)[0]
+        tainted = {int(first + row) for row in rows}
+        for at in range(first, last):
+            if at in tainted or tainted.isdisjoint(self.operands(at)):
+                continue
+            if not self.elementwise[at] and self._opcode(at) not in _PASSED_ON:
+                return False
+            tainted.add(at)
+        return bool(rows.size)

@@ -1,0 +1,113 @@
+"""Who holds the memory: buffers named by the user's source lines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hlo_lab.cost.buffers import KINDS, TEMPORARY, Buffers
+from hlo_lab.cost.tables import Bools
+from hlo_lab.cost.values import Walk
+from hlo_lab.ir.module import Ints, Module
+from hlo_lab.ir.source import Frame
+
+MAX_HOLDERS = 1000
+_MAX_CHASE = 64
+# these say nothing of where a value comes from
+_COPIES = frozenset(
+    ("copy", "copy-start", "copy-done", "bitcast", "reshape", "get-tuple-element", "convert")
+)
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A buffer held at the worst moment.
+
+    ``instruction`` is the index of the instruction whose value it is, ``source`` the user's
+    lines behind it, innermost first, and ``kind`` one of argument, output, temporary, constant.
+    """
+
+    bytes: int
+    instruction: int
+    source: tuple[Frame, ...]
+    kind: str
+
+
+def holders_at(
+    module: Module, walk: Walk, buffers: Buffers, end: Ints, moment: int
+) -> list[Holder]:
+    """The buffers live at time ``moment``, largest first, at most ``MAX_HOLDERS``."""
+    live: Bools = (buffers.start <= moment) & (end >= moment)
+    live |= buffers.kind != TEMPORARY
+    live &= buffers.bytes > 0
+    rows = np.nonzero(live)[0]
+    rows = rows[np.argsort(-buffers.bytes[rows], kind="stable")][:MAX_HOLDERS]
+    members = _members(buffers, rows)
+    out = []
+    for row in rows.tolist():
+        at = _origin(module, walk, int(buffers.instruction[row]), members[row])
+        kind = KINDS[int(buffers.kind[row])]
+        out.append(Holder(int(buffers.bytes[row]), at, module.source_stack(at), kind))
+    return out
+
+
+def _members(buffers: Buffers, rows: Ints) -> dict[int, Ints]:
+    """The leaves of some buffers."""
+    wanted = np.nonzero(np.isin(buffers.row, rows))[0]
+    order = wanted[np.argsort(buffers.row[wanted], kind="stable")]
+    bounds = np.searchsorted(buffers.row[order], rows)
+    ends = np.searchsorted(buffers.row[order], rows, "right")
+    return {
+        row: order[first:last]
+        for row, first, last in zip(rows.tolist(), bounds.tolist(), ends.tolist(), strict=True)
+    }
+
+
+def _origin(module: Module, walk: Walk, first: int, leaves: Ints) -> int:
+    """The instruction to name: what an update in place writes, else what a copy copies."""
+    for leaf in leaves[:_MAX_CHASE].tolist():
+        at = walk.owner[leaf]
+        written = _written(module, walk, at)
+        if written is not None:
+            found = _chase(module, walk, written)
+            if module.source_stack(found):
+                return found
+            return at if module.source_stack(at) else first
+    return _chase(module, walk, first)
+
+
+def _written(module: Module, walk: Walk, at: int) -> int | None:
+    """The value that an update in place writes: in a fusion, an instruction of its body."""
+    opcode = walk.opcode[at]
+    if opcode == "fusion":
+        body = walk.aliasing.body(at)
+        if body is None or not walk.aliasing.in_place(at, opcode):
+            return None
+        root = int(module.computation_root[body])
+        inside = [root, *walk.aliasing.operands(root)]
+        at = next((i for i in inside if walk.opcode[i] in _UPDATES), -1)
+        if at < 0:
+            return None
+        opcode = walk.opcode[at]
+    if opcode not in _UPDATES:
+        return None
+    operands = walk.aliasing.operands(at)
+    number = 1 if opcode == "dynamic-update-slice" else len(operands) - 1
+    return operands[number] if number < len(operands) else None
+
+
+_UPDATES = ("dynamic-update-slice", "scatter")
+
+
+def _chase(module: Module, walk: Walk, at: int) -> int:
+    """Behind copies to the first instruction that has a source line."""
+    start = at
+    for _ in range(_MAX_CHASE):
+        if module.source_stack(at) and walk.opcode[at] not in _COPIES:
+            return at
+        operands = walk.aliasing.operands(at)
+        if walk.opcode[at] not in _COPIES or not operands:
+            break
+        at = operands[0]
+    return at if module.source_stack(at) else start
