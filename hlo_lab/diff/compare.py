@@ -1,0 +1,174 @@
+"""Two modules in, a verdict and the changes behind it out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hlo_lab.diff.deltas import deltas, metrics
+from hlo_lab.diff.digest import computation_digests, semantic_header
+from hlo_lab.diff.flatten import FlatGraph, flatten
+from hlo_lab.diff.fusions import fusion_changes, repeat_change
+from hlo_lab.diff.header import header_changes
+from hlo_lab.diff.labels import has_elided_constants, label
+from hlo_lab.diff.match import Matching, match
+from hlo_lab.diff.pairs import PairChanges
+from hlo_lab.diff.places import histogram
+from hlo_lab.diff.result import Change, DiffResult, Kind, Side, Verdict
+from hlo_lab.diff.structure import rewired_pairs, structural_changes
+from hlo_lab.ir.module import Ints, Module
+
+if TYPE_CHECKING:
+    from hlo_lab.cost.machines import Machine
+    from hlo_lab.cost.model import ModuleCost
+
+
+def diff_modules(a: Module, b: Module, machine: Machine | None = None) -> DiffResult:
+    """Compare two modules; ``machine`` (the CPU at hand by default) is for the estimates.
+
+    ``identical``: one program up to names, order and metadata, with equal fusions,
+    layouts, donation. ``equivalent``: it differs only in what cannot change what runs:
+    bitcasts and row-major reshapes, duplicates before optimisation, commuted operands,
+    inlined calls, the order of a fusion's parameters. ``changed``: anything else.
+
+    Raises:
+        InputError: a computation that calls itself.
+    """
+    from hlo_lab.cost.machines import for_target
+    from hlo_lab.cost.model import cost
+
+    machine = for_target("cpu") if machine is None else machine
+    notes = [f"{side}: {text}" for side, m in (("before", a), ("after", b)) for text in m.warnings]
+    elided = has_elided_constants(a) or has_elided_constants(b)
+    if elided:
+        notes.append(
+            "constants printed as {...} are compared by shape alone; "
+            "print them in full, or compare protos, to compare their values"
+        )
+    labels_a, labels_b = label(a, elided=elided), label(b, elided=elided)
+    digests_a, digests_b = computation_digests(a, labels_a), computation_digests(b, labels_b)
+    cost_a = cost(a, machine)
+    if _identical(a, digests_a, b, digests_b):
+        figures = deltas(metrics(a, cost_a), metrics(b, cost(b, machine)))
+        return DiffResult(Verdict.IDENTICAL, figures, len(a), notes=notes)
+
+    cost_b = cost(b, machine)
+    figures = deltas(metrics(a, cost_a), metrics(b, cost_b))
+    matching = match(flatten(a, labels_a, digests_a), flatten(b, labels_b, digests_b))
+    notes += list(dict.fromkeys(matching.a.notes + matching.b.notes))
+    pairs = PairChanges(matching)
+    rewired, attached = rewired_pairs(matching)
+    rewired = [node for node in rewired if node not in set(pairs.replaced)]
+    changes = [*header_changes(a, b), *pairs.changes()]
+    changes += structural_changes(matching, pairs.replaced, rewired, attached)
+    changes += fusion_changes(matching)
+    repeats = repeat_change(matching)
+    changes += [repeats] if repeats else []
+    changed = any(change.kind is not Kind.NO_EFFECT for change in changes)
+    if not changes:
+        changes = [_no_effect(a, b)]
+    found, _ = matching.pairs
+    return DiffResult(
+        Verdict.CHANGED if changed else Verdict.EQUIVALENT,
+        figures,
+        matched=len(found),
+        changed=len(pairs.differing | set(pairs.replaced) | set(rewired)),
+        added=len(matching.b) - len(found),
+        removed=len(matching.a) - len(found),
+        changes=_by_cost(changes, matching, cost_a, cost_b),
+        notes=notes,
+        matching=matching,
+    )
+
+
+def one_sided(module: Module, verdict: Verdict, machine: Machine | None = None) -> DiffResult:
+    """The result where the program exists on one side alone (``ADDED`` or ``REMOVED``)."""
+    from hlo_lab.cost.machines import for_target
+    from hlo_lab.cost.model import cost
+
+    machine = for_target("cpu") if machine is None else machine
+    labels = label(module)
+    count = len(flatten(module, labels))
+    figures = metrics(module, cost(module, machine))
+    added = verdict is Verdict.ADDED
+    return DiffResult(
+        verdict,
+        deltas(None, figures) if added else deltas(figures, None),
+        added=count if added else 0,
+        removed=0 if added else count,
+        notes=list(module.warnings),
+    )
+
+
+def _identical(a: Module, digests_a: list[bytes], b: Module, digests_b: list[bytes]) -> bool:
+    if digests_a[a.entry] != digests_b[b.entry] or len(a) != len(b):
+        return False
+    header_a, header_b = semantic_header(a), semantic_header(b)
+    if next(header_changes(a, b), None) is not None:
+        return False
+    # a layout that one printer left out is no difference; every other attribute is
+    layout = "entry_computation_layout"
+    if any(header_a.get(k) != header_b.get(k) for k in header_a | header_b if k != layout):
+        return False
+    return sorted(_uncalled(a, digests_a)) == sorted(_uncalled(b, digests_b))
+
+
+def _uncalled(module: Module, digests: list[bytes]) -> list[bytes]:
+    """Of a cut file, what nobody calls."""
+    called = np.bincount(module.callee, minlength=len(digests))
+    return [digest for comp, digest in enumerate(digests) if not called[comp]]
+
+
+def _no_effect(a: Module, b: Module) -> Change:
+    """What two equivalent modules differ in, as far as opcodes tell."""
+    gone = {name: int(count) for name, count in _opcodes(a).items()}
+    come = {name: int(count) for name, count in _opcodes(b).items()}
+    parts = []
+    for word, x, y in (("more", come, gone), ("fewer", gone, come)):
+        surplus = [n for n in x for _ in range(x[n] - y.get(n, 0))]
+        if surplus:
+            parts.append(f"{word}: {histogram(surplus)}")
+    text = "; ".join(parts) or "operands in another order where the order has no meaning"
+    count = sum(abs(gone.get(n, 0) - come.get(n, 0)) for n in gone | come)
+    return Change(Kind.NO_EFFECT, f"differences that change nothing that runs ({text})", count)
+
+
+def _opcodes(module: Module) -> dict[str, int]:
+    counts = np.bincount(module.opcode, minlength=len(module.opcodes)).tolist()
+    return dict(zip(module.opcodes, counts, strict=True))
+
+
+def _by_cost(
+    changes: list[Change], matching: Matching, cost_a: ModuleCost, cost_b: ModuleCost
+) -> list[Change]:
+    """The changes with the time of the kernels they touch, what moved the most time first."""
+    spent_a, spent_b = _seconds(matching.a, cost_a), _seconds(matching.b, cost_b)
+    out = []
+    for change in changes:
+        before = _with_seconds(change.before, change.nodes_before, *spent_a)
+        after = _with_seconds(change.after, change.nodes_after, *spent_b)
+        out.append(replace(change, before=before, after=after))
+    return sorted(out, key=lambda change: (-abs(change.seconds or 0.0), -change.count))
+
+
+Spent = tuple[Ints, Ints, "np.ndarray[tuple[int], np.dtype[np.float64]]"]
+
+
+def _seconds(graph: FlatGraph, cost: ModuleCost) -> Spent:
+    """(start int64[n + 1], group int64[k], seconds per call of the entry of each group)."""
+    order = np.argsort(graph.instance_node, kind="stable")
+    count = np.bincount(graph.instance_node, minlength=len(graph))
+    start = np.concatenate(([0], np.cumsum(count))).astype(np.int64)
+    rows = graph.group_instruction
+    return start, graph.instance_group[order], cost.seconds[rows] * cost.executions[rows]
+
+
+def _with_seconds(
+    side: Side, nodes: tuple[int, ...], start: Ints, group: Ints, seconds: np.ndarray
+) -> Side:
+    if not nodes:
+        return replace(side, seconds=0.0)
+    groups = np.unique(np.concatenate([group[start[n] : start[n + 1]] for n in nodes]))
+    return replace(side, seconds=float(seconds[groups].sum()))
