@@ -19,7 +19,7 @@ $(STAMP): pyproject.toml tools/setup.sh
 	@touch $@
 
 demo: $(STAMP) ## Show dump, analyze, graph and diff on a real training step
-	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python tools/demo.py
+	@$(BIN)/python tools/demo.py
 
 test: $(STAMP) ## Run the tests
 	$(BIN)/python -m pytest -n $(JOBS) $(PYTEST_ARGS)
