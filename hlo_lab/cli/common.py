@@ -9,14 +9,17 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hlo_lab import __version__
 from hlo_lab.errors import InputError
+
+if TYPE_CHECKING:
+    from hlo_lab.report.document import Report
 
 PATIENCE = 2.0  # seconds before progress shows
 INTERVAL = 15.0  # seconds between progress lines where stderr is no terminal
@@ -52,7 +55,7 @@ SourceArgument = Annotated[
     ),
 ]
 Target = Annotated[
-    str, typer.Option("--target", metavar="TARGET", help="cpu, or cpu:N for N devices.")
+    str | None, typer.Option("--target", metavar="TARGET", help="cpu, or cpu:N for N devices.")
 ]
 Args = Annotated[
     str | None,
@@ -145,6 +148,30 @@ def _show_on_terminal(current: list[str], done: threading.Event) -> None:
     with Console(stderr=True).status("") as status:
         while not done.wait(0.2):
             status.update(Text(f"{current[0]} ({time.monotonic() - start:.0f} s)"))
+
+
+def print_report(
+    format: Format,
+    output: Path | None,
+    to_dict: Callable[[], Mapping[str, Any]],
+    to_report: Callable[[], Report],
+) -> None:
+    """Write a result in the format asked for to ``output``, or to stdout for None."""
+    if format is Format.JSON:
+        from hlo_lab.report.json_ import dumps
+
+        write_result(dumps(to_dict()), output)
+    elif format is Format.MD:
+        from hlo_lab.report import markdown
+
+        write_result(markdown.render(to_report()), output)
+    else:
+        from hlo_lab.report import text
+
+        if output is None:
+            text.render(to_report())
+        else:
+            write_result(text.to_string(to_report()), output)
 
 
 def write_result(data: str | bytes, path: Path | None) -> None:

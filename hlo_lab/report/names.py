@@ -31,6 +31,13 @@ def elide(text: str, width: int) -> str:
     return text[: width - 1 - tail] + ELLIPSIS + text[len(text) - tail :]
 
 
+def elide_source(text: str, width: int) -> str:
+    """At most ``width`` characters of ``model.py:12 in loss``: the function goes first."""
+    if len(text) > width:
+        text = text.partition(" in ")[0]
+    return elide_start(text, width)
+
+
 def elide_start(text: str, width: int) -> str:
     """At most ``width`` characters of the end: of a path, the file and line tell most."""
     if len(text) <= width:

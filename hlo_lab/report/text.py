@@ -23,7 +23,7 @@ from hlo_lab.report.document import (
     Table,
 )
 from hlo_lab.report.findings import places, saving, verified
-from hlo_lab.report.names import clean, elide, elide_start
+from hlo_lab.report.names import clean, elide, elide_source
 
 PIPED_WIDTH = 80
 _NARROWEST = 12  # an elided column keeps at least this
@@ -107,7 +107,7 @@ def _cells(row: Sequence[str], columns: Sequence[Column], widths: Sequence[int])
     cells = []
     for cell, column, width in zip(row, columns, widths, strict=True):
         if column.elide:
-            cell = elide_start(cell, width) if column.elide == "start" else elide(cell, width)
+            cell = elide_source(cell, width) if column.elide == "source" else elide(cell, width)
         cells.append(cell.rjust(width) if column.right else cell.ljust(width))
     return "  ".join(cells)
 

@@ -1,0 +1,42 @@
+"""One function per command, for notebooks and scripts: what the command line itself calls.
+
+    >>> from hlo_lab import api
+    >>> api.analyze("train.py:step").summary()["peak_bytes"]
+
+Names are imported when they are first used, so ``import hlo_lab.api`` is cheap.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hlo_lab.api.analyze import Analysis as Analysis
+    from hlo_lab.api.analyze import analyze as analyze
+    from hlo_lab.api.diff import diff as diff
+    from hlo_lab.api.doctor import doctor as doctor
+    from hlo_lab.api.dump import dump as dump
+    from hlo_lab.api.graph import graph as graph
+    from hlo_lab.api.source import Loaded as Loaded
+    from hlo_lab.api.source import load as load
+
+_HOME = {
+    "Analysis": "hlo_lab.api.analyze",
+    "analyze": "hlo_lab.api.analyze",
+    "diff": "hlo_lab.api.diff",
+    "doctor": "hlo_lab.api.doctor",
+    "dump": "hlo_lab.api.dump",
+    "graph": "hlo_lab.api.graph",
+    "Loaded": "hlo_lab.api.source",
+    "load": "hlo_lab.api.source",
+}
+
+__all__ = ["Analysis", "Loaded", "analyze", "diff", "doctor", "dump", "graph", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(home), name)

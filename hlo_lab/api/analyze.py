@@ -1,0 +1,204 @@
+"""What a module costs, who holds its memory, and what the passes found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hlo_lab.api.source import TIME_LIMIT, Loaded, load
+from hlo_lab.errors import PassError, UseError
+from hlo_lab.ir.module import Module
+from hlo_lab.passkit.finding import Finding, Severity
+
+if TYPE_CHECKING:
+    from hlo_lab.cost.machines import Machine
+    from hlo_lab.cost.memory import MemoryProfile
+    from hlo_lab.cost.model import ModuleCost
+    from hlo_lab.report.document import Report
+
+SCHEMA = "hlo-lab/analyze"
+SCHEMA_VERSION = 1
+TOP = 10  # rows of each table
+
+
+@dataclass(eq=False)
+class Analysis:
+    """One analysed module.
+
+    Attributes:
+        loaded: the module and where it comes from.
+        cost, memory: per instruction, and the peak with its holders.
+        findings: worst first.
+        failures: a pass that raised, with the file and line.
+        passes: names of the passes that ran, failed ones included.
+        codes: the codes of every pass there is, by which ``fails_on`` checks its argument.
+        top: rows of ``to_dict``'s and ``to_report``'s tables.
+    """
+
+    loaded: Loaded
+    machine: Machine
+    cost: ModuleCost
+    memory: MemoryProfile
+    findings: list[Finding]
+    failures: list[PassError]
+    passes: list[str]
+    codes: frozenset[str] = frozenset()
+    top: int = TOP
+
+    @property
+    def module(self) -> Module:
+        return self.loaded.module
+
+    def summary(self) -> dict[str, Any]:
+        """Counts, flops, bytes and seconds per call of the entry; peak memory in bytes."""
+        module = self.module
+        return {
+            "instructions": len(module),
+            "computations": len(module.computation_names),
+            "fusions": int(np.count_nonzero(module.opcode_mask("fusion"))),
+            "flops": self.cost.total_flops,
+            "bytes": self.cost.total_bytes,
+            "peak_bytes": self.memory.peak_bytes,
+            "estimated_s": self.cost.total_seconds,
+        }
+
+    @cached_property
+    def compiler_memory(self) -> dict[str, int] | None:
+        """The compiled program's own figures in bytes; None without a bundle that has them.
+
+        ``peak_bytes`` is arguments + outputs - aliased + temporaries, which is what the
+        runtime allocates for a call.
+        """
+        bundle = self.loaded.bundle
+        if bundle is None or "analysis" not in bundle.stages:
+            return None
+        stats = bundle.analysis.get("memory_analysis")
+        if not isinstance(stats, dict):
+            return None
+        parts = {
+            name: int(stats.get(f"{key}_size_in_bytes", 0))
+            for name, key in (
+                ("argument_bytes", "argument"),
+                ("output_bytes", "output"),
+                ("alias_bytes", "alias"),
+                ("temp_bytes", "temp"),
+            )
+        }
+        peak = sum(parts.values()) - 2 * parts["alias_bytes"]
+        return {"peak_bytes": peak, **parts}
+
+    def to_dict(self) -> dict[str, Any]:
+        """The document of ``--format json``; ``docs/json.md`` says what each field means."""
+        from hlo_lab.api.analyze_json import document
+
+        return document(self)
+
+    def to_report(self) -> Report:
+        """The document of ``--format text`` and ``md``."""
+        from hlo_lab.api.analyze_report import report
+
+        return report(self)
+
+    def fails_on(self, levels: str) -> list[Finding]:
+        """The findings at or above a severity, or with one of the codes, that ``levels`` names.
+
+        Args:
+            levels: ``note``, ``warning``, ``error`` or codes such as ``FUS001``, with commas.
+
+        Raises:
+            UseError: neither a severity nor the code of a pass.
+        """
+        lowest, codes = parse_fail_on(levels, self.codes)
+        return [
+            finding
+            for finding in self.findings
+            if finding.code in codes or (lowest is not None and finding.severity >= lowest)
+        ]
+
+
+def parse_fail_on(levels: str, known: frozenset[str]) -> tuple[Severity | None, set[str]]:
+    """Read ``--fail-on``: the lowest severity named, and codes. Raises ``UseError``."""
+    lowest: Severity | None = None
+    codes: set[str] = set()
+    for part in filter(None, (part.strip() for part in levels.split(","))):
+        if part.upper() in known:
+            codes.add(part.upper())
+            continue
+        try:
+            severity = Severity.parse(part)
+        except ValueError:
+            raise UseError(
+                f"--fail-on {part!r}: neither note, warning, error nor the code of a pass "
+                f"({', '.join(sorted(known))})"
+            ) from None
+        lowest = severity if lowest is None else min(lowest, severity)
+    if lowest is None and not codes:
+        raise UseError("--fail-on names nothing; give note, warning, error or the code of a pass")
+    return lowest, codes
+
+
+def analyze(
+    source: str | Path | Module | Loaded,
+    *,
+    target: str | None = None,
+    args: str | None = None,
+    passes: Sequence[str] = (),
+    passes_dirs: Sequence[str | Path] = (),
+    fail_on: str | None = None,
+    top: int = TOP,
+    time_limit: float = TIME_LIMIT,
+    progress: Callable[[str], None] = lambda text: None,
+) -> Analysis:
+    """Cost a module, find its peak memory, run passes on it.
+
+    Args:
+        source: what ``load`` takes, or what it gave.
+        target, args, time_limit, progress: as for ``load``.
+        passes: names or codes, with options: ``fusion{min_bytes=1MiB}``; all by default.
+        passes_dirs: further folders of passes.
+        fail_on: checked before the work begins, so that a slip costs nothing.
+        top: rows of the tables of holders and instructions.
+
+    Raises:
+        InputError, UseError: the source, an option or a pass is wrong.
+        ExecutionError: the program or the compiler failed. A pass that raises is no
+            exception: it is in ``failures``.
+    """
+    from hlo_lab.cost.machines import for_target
+    from hlo_lab.passkit.context import Context
+    from hlo_lab.passkit.discovery import discover
+    from hlo_lab.passkit.pipeline import run_passes
+    from hlo_lab.passkit.selection import select_passes
+
+    catalogue = discover(passes_dirs)
+    chosen = select_passes(passes, catalogue)
+    codes = frozenset(info.code for info in catalogue.values())
+    if fail_on is not None:
+        parse_fail_on(fail_on, codes)
+    loaded = (
+        source
+        if isinstance(source, Loaded)
+        else load(source, target=target, args=args, time_limit=time_limit, progress=progress)
+    )
+    machine = for_target(loaded.target)
+    progress(f"estimating {loaded.label}")
+    context = Context(loaded.module, machine, bundle=loaded.bundle)
+    cost, memory = context.cost, context.memory
+    progress(f"running {len(chosen)} passes on {loaded.label}")
+    result = run_passes(chosen, loaded.module, context)
+    return Analysis(
+        loaded=loaded,
+        machine=machine,
+        cost=cost,
+        memory=memory,
+        findings=result.findings,
+        failures=result.failures,
+        passes=[one.name for one in chosen],
+        codes=codes,
+        top=top,
+    )

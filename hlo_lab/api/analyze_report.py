@@ -1,0 +1,174 @@
+"""An analysis as a report for people."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from hlo_lab.passkit.finding import Severity
+from hlo_lab.report.document import (
+    Block,
+    Column,
+    FindingsBlock,
+    KeyValues,
+    Paragraph,
+    Report,
+    Section,
+    Table,
+)
+from hlo_lab.report.names import own_frame, short_frame
+from hlo_lab.report.units import (
+    MISSING,
+    format_bytes,
+    format_count,
+    format_flops,
+    format_seconds,
+    format_share,
+)
+
+if TYPE_CHECKING:
+    from hlo_lab.api.analyze import Analysis
+    from hlo_lab.cost.holders import Holder
+
+MAX_FINDINGS = 30  # in text and markdown; JSON has all
+
+
+def report(analysis: Analysis) -> Report:
+    module, machine = analysis.module, analysis.machine
+    sections = [
+        Section("Summary", _summary(analysis)),
+        Section("Peak memory, by source line", _holders(analysis)),
+        Section(f"Most time, estimated for {machine.title}", _ops(analysis)),
+        Section(_findings_title(analysis), _findings(analysis)),
+    ]
+    if analysis.failures:
+        failed = [Paragraph(str(failure), "error") for failure in analysis.failures]
+        sections.append(Section("Passes that failed", failed))
+    provenance = [("module", module.name), ("target", analysis.loaded.target)]
+    return Report(analysis.loaded.label, provenance, sections)
+
+
+def _summary(analysis: Analysis) -> list[Block]:
+    figures, memory = analysis.summary(), analysis.memory
+    parts = [
+        ("arguments", memory.argument_bytes),
+        ("outputs", memory.output_bytes),
+        ("temporaries", memory.temp_bytes),
+        ("constants", memory.constant_bytes),
+    ]
+    split = ", ".join(f"{name} {format_bytes(size)}" for name, size in parts if size)
+    if memory.alias_bytes:
+        split += f"; {format_bytes(memory.alias_bytes)} of the outputs reuse arguments"
+    counts = (
+        f"{format_count(figures['instructions'])} in "
+        f"{format_count(figures['computations'])} computations, "
+        f"{format_count(figures['fusions'])} of them fusions"
+    )
+    pairs = [
+        ("instructions", counts),
+        ("flops", f"{format_flops(figures['flops'])} per call"),
+        ("bytes moved", f"{format_bytes(figures['bytes'])} per call"),
+        (
+            "estimated",
+            f"{format_seconds(figures['estimated_s'])} per call on {analysis.machine.name}",
+        ),
+        ("peak memory", f"{format_bytes(memory.peak_bytes)} ({split})" if split else "0 B"),
+    ]
+    own = analysis.compiler_memory
+    if own is not None:
+        ratio = memory.peak_bytes / own["peak_bytes"] if own["peak_bytes"] else 1.0
+        text = f"{format_bytes(own['peak_bytes'])} (ours is {ratio:.2f} times that)"
+        pairs.append(("  by compiler", text))
+    blocks: list[Block] = [KeyValues(pairs)]
+    notes = [*analysis.module.warnings, *memory.notes, *analysis.cost.notes]
+    blocks += [Paragraph(f"warning: {note}", "warning") for note in notes]
+    return blocks
+
+
+def _holders(analysis: Analysis) -> list[Block]:
+    """Buffers summed by the user's own source line, or by kind where there is none."""
+    memory = analysis.memory
+    groups: dict[str, list[Holder]] = {}
+    for holder in memory.holders:
+        place = short_frame(own_frame(holder.source))
+        groups.setdefault(place or f"({holder.kind}s)", []).append(holder)
+    sums = {place: sum(holder.bytes for holder in group) for place, group in groups.items()}
+    places = sorted(groups, key=lambda place: -sums[place])
+    rows = []
+    for place in places[: analysis.top]:
+        group = groups[place]
+        largest = analysis.module.instruction(group[0].instruction)
+        kinds = Counter(holder.kind for holder in group)
+        rows.append(
+            [
+                format_bytes(sums[place]),
+                format_share(sums[place] / memory.peak_bytes),
+                str(len(group)),
+                "/".join(kind for kind, _ in kinds.most_common()),
+                largest.name,
+                place,
+            ]
+        )
+    if not rows:
+        return [Paragraph("Nothing is held.")]
+    columns = [
+        Column("held", right=True),
+        Column("share", right=True),
+        Column("buffers", right=True),
+        Column("kind", elide="middle"),
+        Column("largest", elide="middle"),
+        Column("source", elide="source"),
+    ]
+    peak = analysis.module.instruction(memory.peak_instruction)
+    return [Table(columns, rows, f"At the worst moment, when %{peak.name} runs.")]
+
+
+def _ops(analysis: Analysis) -> list[Block]:
+    cost, rows = analysis.cost, []
+    total = cost.total_seconds
+    for index in cost.top(analysis.top):
+        instruction, runs = analysis.module.instruction(index), float(cost.executions[index])
+        spent = float(cost.seconds[index]) * runs
+        rows.append(
+            [
+                format_seconds(spent),
+                format_share(spent / total) if total else MISSING,
+                format_count(runs),
+                cost.bound[index],
+                instruction.name,
+                short_frame(own_frame(instruction.source)) or instruction.op_name,
+            ]
+        )
+    if not rows:
+        return [Paragraph("Nothing runs.")]
+    columns = [
+        Column("time", right=True),
+        Column("share", right=True),
+        Column("runs", right=True),
+        Column("bound by"),
+        Column("instruction", elide="middle"),
+        Column("source", elide="source"),
+    ]
+    return [Table(columns, rows)]
+
+
+def _findings_title(analysis: Analysis) -> str:
+    counts = Counter(finding.severity for finding in analysis.findings)
+    parts = [
+        f"{counts[severity]} {severity}{'s' if counts[severity] > 1 else ''}"
+        for severity in sorted(Severity, reverse=True)
+        if counts[severity]
+    ]
+    return f"Findings: {', '.join(parts) or 'none'}"
+
+
+def _findings(analysis: Analysis) -> list[Block]:
+    if not analysis.findings:
+        names = ", ".join(analysis.passes) or "none"
+        return [Paragraph(f"Passes that ran: {names}.")]
+    shown, total = analysis.findings[:MAX_FINDINGS], len(analysis.findings)
+    blocks: list[Block] = [FindingsBlock(shown)]
+    if total > len(shown):
+        rest = f"{total - len(shown)} more; --format json lists all, --pass fewer passes."
+        blocks.append(Paragraph(rest))
+    return blocks

@@ -1,0 +1,67 @@
+"""``hlo-lab analyze``."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from hlo_lab.cli.common import (
+    Args,
+    FailOn,
+    Format,
+    FormatOption,
+    Output,
+    Passes,
+    PassesDir,
+    Quiet,
+    SourceArgument,
+    Target,
+    TimeLimit,
+    print_report,
+    progress,
+)
+
+
+def analyze(
+    source: SourceArgument,
+    target: Target = None,
+    args: Args = None,
+    passes: Passes = None,
+    passes_dir: PassesDir = None,
+    fail_on: FailOn = None,
+    format: FormatOption = Format.TEXT,
+    output: Output = None,
+    top: Annotated[int, typer.Option("--top", metavar="N", min=0, help="Rows of each table.")] = 10,
+    time_limit: TimeLimit = 600.0,
+    quiet: Quiet = False,
+) -> None:
+    """Say what costs time and memory, at which source line, and what to do about it.
+
+    Prints a summary, who holds the peak memory, the instructions that take most time, and
+    what the passes found. Times are estimates for the machine that is named with them.
+
+    Exits 1 when --fail-on is met, 3 when a pass failed.
+    """
+    from hlo_lab import api
+
+    with progress(f"reading {source}") as step:
+        analysis = api.analyze(
+            source,
+            target=target,
+            args=args,
+            passes=passes or (),
+            passes_dirs=passes_dir or (),
+            fail_on=fail_on,
+            top=top,
+            time_limit=time_limit,
+            progress=step,
+        )
+    print_report(format, output, analysis.to_dict, analysis.to_report)
+    for failure in analysis.failures:
+        print(f"error: {failure}", file=sys.stderr)
+    if analysis.failures:
+        raise typer.Exit(analysis.failures[0].exit_code)
+    if fail_on is not None and analysis.fails_on(fail_on):
+        raise typer.Exit(1)
