@@ -1,18 +1,328 @@
-"""Reader for HLO protos."""
+"""Reader for HLO protos: HloModuleProto, and the HloProto or HloSnapshot around one.
+
+The fast pass takes names, edges and the bytes of shapes, metadata, literals and
+attributes out of each instruction; those bytes are interned and decoded on demand to
+what the text reader gives. No jaxlib.
+
+Header attributes that XLA keeps outside the proto (``num_partitions``,
+``replica_count``, ``allow_spmd_sharding_propagation_to_...``) are not there to be read.
+"""
 
 from __future__ import annotations
 
+from array import array
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+from google.protobuf.message import DecodeError
 
 from hlo_lab.errors import ReadError
-from hlo_lab.ir.module import Module
+from hlo_lab.ir import schema
+from hlo_lab.ir.columns import compressed_rows, pause_gc
+from hlo_lab.ir.module import ROLES, Ints, Module
+from hlo_lab.ir.proto_attributes import decode_attributes
+from hlo_lab.ir.proto_async import fold_async
+from hlo_lab.ir.proto_header import decode_frames, decode_header
+from hlo_lab.ir.proto_values import decode_literal, decode_metadata, decode_shape
+from hlo_lab.ir.table import LazyMap, LazyTable
+
+MAX_NAME = 1 << 16
+_ROLE = {name: number for number, name in enumerate(ROLES)}
+_TO_APPLY = frozenset(
+    "call map reduce reduce-window all-reduce all-reduce-start reduce-scatter scatter sort "
+    "topk scan".split()
+)
 
 
 def check_head(head: bytes, path: str | Path | None) -> None:
-    """Refuse what cannot be an HLO proto by its first bytes."""
-    if head[:1] != b"\n":
+    """Refuse by its first bytes what cannot be an HLO proto.
+
+    Raises:
+        ReadError: the first field is not the first of any HLO proto.
+    """
+    if head[:1] != b"\n" and head[:1] not in (b"\x12", b"\x1a", b"\x22"):
         raise ReadError("neither HLO text nor an HLO proto", path)
 
 
 def read_proto(data: bytes, path: str | Path | None = None) -> Module:
-    raise ReadError("HLO protos are not read yet", path)
+    """Read the module in a serialized HloModuleProto, HloProto or HloSnapshot.
+
+    Raises:
+        ReadError: not such a proto, cut, or its ids do not add up.
+    """
+    with pause_gc():
+        return _Reader(_module_message(data, path), path).module()
+
+
+def _module_message(data: bytes, path: str | Path | None) -> Any:
+    """The HloModuleProto in ``data``, its computations still as bytes."""
+    found = []
+    for wrapper, inner in (
+        ("HloModuleProto", ()),
+        ("HloProto", ("hlo_module",)),
+        ("HloSnapshot", ("hlo", "hlo_module")),
+    ):
+        try:
+            message = schema.full(wrapper).FromString(data)
+        except (DecodeError, RecursionError):
+            continue
+        for name in inner:
+            message = getattr(message, name)
+        if message.computations:
+            found.append(message)
+    if not found:
+        raise ReadError("not an HLO proto, or cut short", path)
+    # one wrapper's bytes may pass for another's; only a module names its entry computation
+    return next((message for message in found if message.entry_computation_name), found[0])
+
+
+class _Reader:
+    def __init__(self, message: Any, path: str | Path | None):
+        self.path = path
+        self.message = message
+        self.warnings = [text for text in (schema.backend_warning(),) if text]
+
+    def fail(self, message: str) -> NoReturn:
+        raise ReadError(message, self.path)
+
+    def module(self) -> Module:
+        self._columns()
+        self._edges()
+        self._intern()
+        module = self._assemble()
+        if any(name in ("async-start", "async-update", "async-done") for name in module.opcodes):
+            module = fold_async(module)
+        self._check(module)
+        return module
+
+    # ---- the fast pass
+
+    def _columns(self) -> None:
+        """One list per column, computation after computation."""
+        columns_of, rests_of = schema.fast("Columns").FromString, schema.fast("Rests").FromString
+        bytes_of = schema.fast("RestBytes").FromString
+        sequences = self.message.schedule.sequences if self.message.HasField("schedule") else {}
+        self.computation_ids: list[int] = []
+        self.computation_names: list[str] = []
+        self.threads: dict[int, str] = {}
+        self.start = [0]
+        self.root_ids: list[int] = []
+        rows: list[tuple[Any, ...]] = []
+        rests: list[bytes] = []
+        for raw in self.message.computations:
+            try:
+                computation, left = columns_of(raw), rests_of(raw)
+                for instruction in left.instructions:
+                    instruction.ClearField("column")
+                kept = bytes_of(left.SerializeToString()).instructions
+            except DecodeError:
+                self.fail(f"computation {len(self.start)} is damaged")
+            found = [
+                (
+                    item.id, item.name, item.opcode, item.shape, item.metadata,
+                    item.operand_ids, item.control_predecessor_ids,
+                    item.called_computation_ids, item.literal, item.parameter_number,
+                )
+                for item in computation.instructions
+            ]  # fmt: skip
+            name = _text(computation.name)
+            if not found:
+                self.fail(f"computation {name[:60]!r} is empty")
+            if computation.id in sequences:
+                order = self._scheduled(found, sequences[computation.id].instruction_ids, name)
+                found, kept = [found[i] for i in order], [kept[i] for i in order]
+            if computation.execution_thread not in (b"", b"main"):
+                self.threads[len(self.computation_names)] = _text(computation.execution_thread)
+            self.computation_ids.append(computation.id)
+            self.computation_names.append(name)
+            self.root_ids.append(computation.root_id)
+            rows += found
+            rests += kept
+            self.start.append(len(rows))
+        (
+            self.ids, names, self.raw_opcodes, self.raw_shapes, self.raw_metadata, self.raw_operands,
+            self.raw_controls, self.raw_callees, self.raw_literals, self.parameters,
+        ) = zip(*rows, strict=True)  # fmt: skip
+        self.rests = rests
+        try:
+            self.names = [name.decode() for name in names]
+        except UnicodeDecodeError:
+            self.names = [_text(name) for name in names]
+
+    def _scheduled(
+        self, found: list[tuple[Any, ...]], ids: Sequence[int], name: str
+    ) -> Iterable[int]:
+        place = {row[0]: number for number, row in enumerate(found)}
+        order = [place.get(number, -1) for number in ids]
+        if len(order) != len(found) or len(set(order)) != len(order) or -1 in order:
+            self.fail(f"the schedule of {name[:60]!r} does not list its instructions")
+        return order
+
+    # ---- edges
+
+    def _edges(self) -> None:
+        count = len(self.ids)
+        self.rows = dict(zip(self.ids, range(count), strict=True))
+        # ids are unique in the module since XLA's first protos; a file of one's own may differ
+        self.unique = len(self.rows) == count
+        self.computation_of = np.repeat(np.arange(len(self.start) - 1), np.diff(self.start))
+        self.operand_start, self.operand = self._targets(self.raw_operands, "operand")
+        self.control_start, self.control = self._targets(self.raw_controls, "control predecessor")
+        if not self.unique:
+            self.fail("two instructions have the same id")
+        consumer = np.repeat(np.arange(count), np.diff(self.operand_start))
+        late = self.operand >= consumer
+        late |= self.computation_of[self.operand] != self.computation_of[consumer]
+        if late.any():
+            at = int(late.argmax())
+            user, used = self.names[consumer[at]], self.names[self.operand[at]]
+            self.fail(f"{user[:60]!r} uses {used[:60]!r}, which does not come before it")
+        self.roots = [self.rows.get(number, -1) for number in self.root_ids]
+        for number, root in enumerate(self.roots):
+            if not self.start[number] <= root < self.start[number + 1]:
+                self.fail(f"the root of {self.computation_names[number][:60]!r} is not in it")
+
+    def _targets(self, raw: Sequence[bytes], what: str) -> tuple[Ints, Ints]:
+        flat, start = _varints(raw)
+        try:
+            target = array("q", map(self.rows.__getitem__, flat.tolist()))
+        except KeyError as error:
+            row = int(np.searchsorted(start, np.nonzero(flat == error.args[0])[0][0], "right")) - 1
+            self.fail(f"{self.names[row][:60]!r} has an unknown {what} (id {error.args[0]})")
+        return start, np.array(target, np.int64)
+
+    def _callees(self, opcodes: list[str], opcode: Ints) -> tuple[Ints, Ints, Ints]:
+        by_id = {number: index for index, number in enumerate(self.computation_ids)}
+        if len(by_id) != len(self.computation_ids):
+            self.fail("two computations have the same id")
+        entries = []
+        for at, raw in enumerate(self.raw_callees):
+            if not raw:
+                continue
+            called = _varints([raw])[0].tolist()
+            name = opcodes[opcode[at]]
+            for role, number in _roles(name, called):
+                if number not in by_id:
+                    self.fail(f"{self.names[at][:60]!r} calls an unknown computation (id {number})")
+                callee = by_id[number]
+                if callee >= self.computation_of[at]:
+                    self.fail(f"{self.names[at][:60]!r} calls a computation that is not before it")
+                entries.append((at, role, callee))
+        start, (roles, callees) = compressed_rows(entries, len(self.ids))
+        return start, roles, callees
+
+    # ---- interning
+
+    def _intern(self) -> None:
+        self.opcodes, self.opcode = _distinct(self.raw_opcodes)
+        self.shapes, self.shape = _distinct(self.raw_shapes)
+        self.metadatas, self.metadata = _distinct(self.raw_metadata)
+        self.attributes, self.attribute = _distinct(list(zip(self.raw_opcodes, self.rests, strict=True)))
+
+    def _assemble(self) -> Module:
+        count = len(self.ids)
+        opcodes = [_text(raw) for raw in self.opcodes]
+        literals: dict[int, bytes] = {}
+        parameter_number = np.full(count, -1, np.int64)
+        for number, name in enumerate(opcodes):
+            if name == "constant":
+                rows = np.nonzero(self.opcode == number)[0].tolist()
+                literals = {at: self.raw_literals[at] for at in rows}
+            elif name == "parameter":
+                rows = np.nonzero(self.opcode == number)[0].tolist()
+                parameter_number[rows] = [self.parameters[at] for at in rows]
+                if (parameter_number[rows] < 0).any():
+                    self.fail("a parameter has a negative number")
+        callee_start, callee_role, callee = self._callees(opcodes, self.opcode)
+        entry = [
+            index
+            for index, number in enumerate(self.computation_ids)
+            if number == self.message.entry_computation_id
+        ]
+        if not entry:
+            self.fail("its entry computation is not in the file")
+        payloads = list(self.message.payloads)
+        return Module(
+            name=self.message.name,
+            header=decode_header(self.message),
+            computation_names=self.computation_names,
+            computation_start=np.array(self.start, np.int64),
+            computation_root=np.array(self.roots, np.int64),
+            entry=entry[0],
+            instruction_names=self.names,
+            opcodes=opcodes,
+            opcode=self.opcode,
+            shapes=LazyTable(self.shapes, decode_shape),
+            shape=self.shape,
+            operand_start=self.operand_start,
+            operand=self.operand,
+            control_start=self.control_start,
+            control=self.control,
+            callee_start=callee_start,
+            callee=callee,
+            callee_role=callee_role,
+            parameter_number=parameter_number,
+            attributes=LazyTable(self.attributes, lambda raw: decode_attributes(*raw, payloads)),
+            attribute=self.attribute,
+            metadatas=LazyTable(self.metadatas, decode_metadata),
+            metadata=self.metadata,
+            literals=LazyMap(literals, decode_literal),
+            frames=decode_frames(self.message),
+            warnings=self.warnings,
+            execution_threads=self.threads,
+        )
+
+    def _check(self, module: Module) -> None:
+        """Decode every distinct shape, attribute list and metadata once, while it can be refused."""
+        for what, table in (
+            ("shape", module.shapes),
+            ("attribute list", module.attributes),
+            ("metadata", module.metadatas),
+        ):
+            try:
+                for _ in table:
+                    pass
+            except (DecodeError, ValueError, IndexError, KeyError, RecursionError) as error:
+                self.fail(f"a damaged {what}: {error}")
+
+
+def _roles(opcode: str, called: list[int]) -> list[tuple[int, int]]:
+    """(role, computation id) pairs in the order in which text prints them."""
+    if opcode == "while" and len(called) == 2:
+        return [(_ROLE["condition"], called[1]), (_ROLE["body"], called[0])]
+    if opcode == "select-and-scatter" and len(called) == 2:
+        return [(_ROLE["select"], called[0]), (_ROLE["scatter"], called[1])]
+    if opcode == "conditional":
+        role = _ROLE["branch_computations"]
+    elif opcode == "custom-call":
+        role = _ROLE["called_computations"]
+    else:
+        role = _ROLE["to_apply" if opcode in _TO_APPLY else "calls"]
+    return [(role, number) for number in called]
+
+
+def _text(raw: bytes) -> str:
+    return raw[:MAX_NAME].decode("utf-8", "replace")
+
+
+def _distinct(values: Sequence[Any]) -> tuple[list[Any], Ints]:
+    table = {value: number for number, value in enumerate(dict.fromkeys(values))}
+    return list(table), np.fromiter(map(table.__getitem__, values), np.int64, len(values))
+
+
+def _varints(raws: Sequence[bytes]) -> tuple[Ints, Ints]:
+    """(values int64[E], start int64[len(raws) + 1]) of packed varints, all at once."""
+    data = np.frombuffer(b"".join(raws), np.uint8)
+    last = data < 128  # the last byte of each varint
+    ends = np.nonzero(last)[0]
+    sizes = np.diff(ends, prepend=-1)
+    values = np.zeros(len(ends), np.uint64)
+    for byte in range(int(min(sizes.max(initial=0), 10))):
+        has = sizes > byte
+        bits = (data[ends[has] - sizes[has] + 1 + byte] & 127).astype(np.uint64)
+        values[has] |= bits << np.uint64(7 * byte)
+    lengths = np.fromiter(map(len, raws), np.int64, len(raws))
+    counts = np.concatenate(([0], np.cumsum(last)))
+    return values.view(np.int64), counts[np.concatenate(([0], np.cumsum(lengths)))].astype(np.int64)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
@@ -37,3 +37,25 @@ class LazyTable(Sequence[T], Generic[T]):
     def of(cls, values: Sequence[T]) -> LazyTable[T]:
         """A table of values that are decoded already."""
         return cls(values, lambda value: value)
+
+
+class LazyMap(Mapping[int, T], Generic[T]):
+    """A value by instruction index, decoded from its raw form each time it is asked for."""
+
+    def __init__(self, raw: dict[int, Any], decode: Callable[[Any], T]):
+        self.raw = raw
+        self._decode = decode
+
+    def __getitem__(self, index: int) -> T:
+        return self._decode(self.raw[index])
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.raw)
+
+    def __len__(self) -> int:
+        return len(self.raw)
+
+    def renumbered(self, new_of: Mapping[int, int]) -> LazyMap[T]:
+        """The same values under new indices; those without one are dropped."""
+        raw = {new_of[old]: value for old, value in self.raw.items() if old in new_of}
+        return LazyMap(raw, self._decode)
