@@ -6,6 +6,7 @@ hlo-lab may import ``jax._src`` or ``jaxlib``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -64,8 +65,7 @@ def get_config(name: str) -> Any:
     """One of JAX's configuration values."""
     import jax
 
-    read: Callable[[str], Any] = jax.config.read
-    return read(name)
+    return getattr(jax.config, name)
 
 
 def set_config(name: str, value: object) -> None:
@@ -205,9 +205,16 @@ def _main_function(module: Any) -> Any:
 
 def _unsharded(module: Any, side: str) -> list[bool]:
     """Which arguments (``arg_attrs``) or results (``res_attrs``) of main name no sharding."""
+    from jaxlib.mlir import ir
+
     main = _main_function(module)
-    attributes = main.attributes[side] if side in main.attributes else ()  # noqa: SIM401, no get
-    return [not ("sdy.sharding" in each or "mhlo.sharding" in each) for each in attributes]
+    signature = ir.FunctionType(ir.TypeAttr(main.attributes["function_type"]).value)
+    count = len(signature.inputs if side == "arg_attrs" else signature.results)
+    if side not in main.attributes:
+        return [True] * count
+    return [
+        not ("sdy.sharding" in each or "mhlo.sharding" in each) for each in main.attributes[side]
+    ]
 
 
 def main_arguments(module: Any) -> list[dict[str, Any]]:
@@ -219,9 +226,20 @@ def main_arguments(module: Any) -> list[dict[str, Any]]:
     out: list[dict[str, Any]] = []
     for number, each in enumerate(types):
         tensor = ir.RankedTensorType(each)
-        shape = list(tensor.shape)
-        out.append({"path": f"[{number}]", "dtype": str(tensor.element_type), "shape": shape})
+        dtype = numpy_name(str(tensor.element_type))
+        out.append({"path": f"[{number}]", "dtype": dtype, "shape": list(tensor.shape)})
     return out
+
+
+def numpy_name(element_type: str) -> str:
+    """numpy's name of an MLIR element type: ``bfloat16`` of ``bf16``, ``bool`` of ``i1``."""
+    if element_type == "i1":
+        return "bool"
+    if match := re.fullmatch(r"(ui|i)(\d+)", element_type):
+        return f"{'uint' if match[1] == 'ui' else 'int'}{match[2]}"
+    if match := re.fullmatch(r"complex<f(\d+)>", element_type):
+        return f"complex{2 * int(match[1])}"
+    return re.sub(r"^(b?)f(\d+)$", r"\1float\2", element_type).lower()
 
 
 def plain_lowered(lowered: Any) -> Any:
@@ -274,9 +292,13 @@ def dump_flags(folder: Path) -> dict[str, Any]:
 
 
 def hide_frames_of(folder: Path) -> None:
-    """Leave the code in a folder out of the source stacks that JAX records."""
+    """Leave the code in a folder out of the source stacks that JAX records.
+
+    And Python's own machinery for running a file, which JAX takes for the user's code.
+    """
     import os
 
     from jax._src import source_info_util
 
     source_info_util.register_exclusion(str(folder) + os.sep)
+    source_info_util.register_exclusion("<frozen ")

@@ -101,7 +101,9 @@ class _Worker:
 
         self.enter("script")
         self.prepare_jax()
-        return capture(self.request, self.folder, self.cwd)
+        info = capture(self.request, self.folder, self.cwd)
+        self.enter("done")
+        return info
 
     def stablehlo(self) -> dict[str, Any]:
         from hlo_lab.lowering.worker import stages

@@ -35,7 +35,7 @@ def capture(request: dict[str, Any], folder: Path, cwd: Path) -> dict[str, Any]:
         status = _exit_status(stop)
         failure = f"the script ended with status {status}" if status else None
     except Exception as error:
-        traceback.print_exc()
+        traceback.print_exception(_without_our_frames(error, script))
         status, failure = 1, explain(error, "running")
     if captured.fatal is not None:
         raise captured.fatal
@@ -47,6 +47,14 @@ def capture(request: dict[str, Any], folder: Path, cwd: Path) -> dict[str, Any]:
         "status": status,
         "failure": failure,
     }
+
+
+def _without_our_frames(error: Exception, script: Path) -> Exception:
+    """The error with a traceback that starts in the script, as Python would show it."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename != str(script):
+        trace = trace.tb_next
+    return error.with_traceback(trace) if trace is not None else error
 
 
 def _exit_status(stop: SystemExit) -> int:

@@ -1,0 +1,253 @@
+"""``dump``: compile a program or a script and keep each stage."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from hlo_lab.errors import UseError
+from hlo_lab.report.document import Column, KeyValues, Paragraph, Report, Section, Table
+from hlo_lab.report.units import format_bytes
+
+if TYPE_CHECKING:
+    from hlo_lab.lowering import Bundle, ScriptRun
+
+TIME_LIMIT = 600.0  # seconds
+_DOING = {
+    "start": "starting Python",
+    "import": "importing {}",
+    "arguments": "making the arguments of {}",
+    "trace": "tracing {}",
+    "lower": "lowering {}",
+    "read": "reading {}",
+    "compile": "compiling {}",
+    "script": "running {}",
+    "write": "writing what {} compiled to",
+    "done": "writing what {} compiled to",
+}
+
+
+def dump(
+    program: str,
+    out: str | Path,
+    *,
+    target: str = "cpu",
+    args: str | None = None,
+    passes: bool = False,
+    time_limit: float = TIME_LIMIT,
+    force: bool = False,
+    progress: Callable[[str], None] = lambda text: None,
+) -> Bundle:
+    """Compile ``program`` in a process of its own and write its bundle to the folder ``out``.
+
+    Args:
+        program: ``file.py:name``, ``package.module:name`` or a StableHLO file (``.mlir``).
+        target: ``cpu``, or ``cpu:N`` for N devices.
+        args: shapes, ``f32[8,128], i32[8]``; by default the program's ``example_args``.
+        passes: also keep the module after each pass that changed it.
+        time_limit: seconds that it may take; 0 for no limit.
+        force: replace a folder that is not a bundle.
+        progress: told what is going on.
+
+    Raises:
+        InputError, UseError: the program, its arguments or the folder is wrong.
+        ExecutionError: the program or the compiler failed.
+    """
+    from hlo_lab import lowering
+
+    return lowering.dump(
+        program,
+        out=out,
+        target=target,
+        args=args,
+        passes=passes,
+        time_limit=time_limit,
+        force=force,
+        progress=lambda stage, _: progress(_DOING.get(stage, stage).format(program)),
+    )
+
+
+def dump_script(
+    script: str,
+    arguments: Sequence[str] = (),
+    *,
+    out: str | Path,
+    name_filter: str | None = None,
+    min_size: int = 0,
+    target: str = "cpu",
+    time_limit: float = TIME_LIMIT,
+    force: bool = False,
+    progress: Callable[[str], None] = lambda text: None,
+    echo: IO[str] | None = None,
+) -> ScriptRun:
+    """Run an unmodified script and write a bundle of each program that it compiles.
+
+    Args:
+        script: a Python file; it runs as ``python script.py ARGUMENTS`` would run it.
+        out: the folder to write, with one bundle per program and an ``index.json``.
+        name_filter: keep only modules whose name (``jit_step``) this regular expression
+            finds something in.
+        min_size: keep only modules of at least so many instructions after optimisation.
+        echo: where to send what the script prints.
+
+    The others and the errors are those of ``dump``; a script that fails is no error, its
+    ``failure`` says how.
+    """
+    from hlo_lab import lowering
+
+    return lowering.dump_script(
+        script,
+        arguments,
+        out=out,
+        name_filter=name_filter,
+        min_size=min_size,
+        target=target,
+        time_limit=time_limit,
+        force=force,
+        progress=lambda stage, _: progress(_DOING.get(stage, stage).format(script)),
+        echo=echo,
+    )
+
+
+def stage_text(
+    program: str,
+    stage: str,
+    *,
+    target: str = "cpu",
+    args: str | None = None,
+    time_limit: float = TIME_LIMIT,
+    progress: Callable[[str], None] = lambda text: None,
+) -> str:
+    """One stage of a program, or of a bundle that is there already, as text.
+
+    Raises:
+        UseError: no stage is called so.
+        NotFoundError: the bundle or this kind of program does not have it.
+        HloLabError: as ``dump``.
+    """
+    from hlo_lab.lowering import Bundle
+
+    check_stage(stage)
+    if Path(program).is_dir():
+        return Bundle.open(program).text(stage)
+    with tempfile.TemporaryDirectory(prefix="hlo-lab-") as folder:
+        bundle = dump(
+            program,
+            Path(folder, "bundle"),
+            target=target,
+            args=args,
+            passes=stage == "passes",
+            time_limit=time_limit,
+            progress=progress,
+        )
+        return bundle.text(stage)
+
+
+def check_stage(stage: str) -> None:
+    """Raises ``UseError`` where no stage is called so."""
+    from hlo_lab.lowering import STAGES
+
+    if stage not in STAGES:
+        raise UseError(f"unknown stage {stage!r}: use one of {', '.join(STAGES)}")
+
+
+def describe_bundle(bundle: Bundle) -> Report:
+    """What was written: files, sizes, and what to do next."""
+    from hlo_lab.lowering import STAGES
+
+    files = bundle.manifest["files"]
+    rows = [
+        (stage, STAGES[stage], format_bytes(files[STAGES[stage]]["bytes"]), _remark(bundle, stage))
+        for stage in bundle.stages
+    ]
+    columns = [Column("stage"), Column("file"), Column("size", right=True), Column("")]
+    seconds = bundle.manifest["seconds"].get("compile")
+    place = str(bundle.path)
+    return Report(
+        f"{bundle.program} for {bundle.target}",
+        [
+            ("bundle", place),
+            ("arguments", _shapes(bundle)),
+            ("compiled in", f"{seconds:.2g} s by XLA of jaxlib {_jaxlib(bundle)}"),
+        ],
+        [
+            Section("Stages", [Table(columns, rows)]),
+            Section(
+                "Next",
+                [
+                    KeyValues(
+                        [
+                            (f"hlo-lab analyze {place}", "what costs time and memory"),
+                            (f"hlo-lab dump {place} --stage hlo-after", "print a stage"),
+                        ]
+                    )
+                ],
+            ),
+        ],
+    )
+
+
+def _remark(bundle: Bundle, stage: str) -> str:
+    if stage == "passes":
+        return f"{len(bundle.passes)} passes changed the module"
+    if stage in ("hlo-before", "hlo-after"):
+        return "also as .pb"
+    if stage == "schedule":
+        return f"{_instructions(bundle)} instructions"
+    return ""
+
+
+def _jaxlib(bundle: Bundle) -> str:
+    return str(bundle.manifest["versions"]["jaxlib"])
+
+
+def _shapes(bundle: Bundle, most: int = 4) -> str:
+    """The first few argument shapes, and how many more there are."""
+    arrays = bundle.manifest["arguments"]
+    shown = [f"{each['dtype']}[{','.join(map(str, each['shape']))}]" for each in arrays[:most]]
+    if len(arrays) > most:
+        shown.append(f"and {len(arrays) - most} more")
+    shown += [f"{each['name']}={each['value']}" for each in bundle.manifest["static"]]
+    return ", ".join(shown) or "none"
+
+
+def describe_script(run: ScriptRun) -> Report:
+    """What a script compiled: one row per bundle."""
+    rows = [
+        (bundle.path.name, str(_instructions(bundle)), _size(bundle), _shapes(bundle, 2))
+        for bundle in run.bundles
+    ]
+    columns = [
+        Column("bundle", elide="middle"),
+        Column("instructions", right=True),
+        Column("size", right=True),
+        Column("arguments", elide="middle"),
+    ]
+    blocks: list[Table | Paragraph] = []
+    if rows:
+        blocks.append(Table(columns, rows))
+    else:
+        blocks.append(Paragraph("The script compiled no program that was to be kept."))
+    if run.skipped:
+        blocks.append(Paragraph(f"{run.skipped} more were left out by --filter or --min-size."))
+    blocks += [Paragraph(f"One could not be captured: {why}", "warning") for why in run.lost]
+    sections = [Section("Programs", blocks)]
+    if run.bundles:
+        largest = max(run.bundles, key=_instructions)
+        sections.append(
+            Section(
+                "Next",
+                [KeyValues([(f"hlo-lab analyze {largest.path}", "what costs time and memory")])],
+            )
+        )
+    return Report(f"{len(run.bundles)} programs in {run.path}", (), sections)
+
+
+def _instructions(bundle: Bundle) -> int:
+    return sum(map(len, bundle.schedule.values()))
+
+
+def _size(bundle: Bundle) -> str:
+    return format_bytes(sum(entry["bytes"] for entry in bundle.manifest["files"].values()))

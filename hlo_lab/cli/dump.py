@@ -1,0 +1,194 @@
+"""``hlo-lab dump``: compile a program and keep each stage."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hlo_lab.cli.common import Args, Target, TimeLimit, note, progress
+from hlo_lab.errors import ProgramError, UseError
+
+TIME_LIMIT = 600.0  # seconds
+
+Words = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="PROGRAM",
+        help="file.py:name, package.module:name or a StableHLO file (.mlir); a bundle with "
+        "--stage. With --script: the script's arguments, after --.",
+        show_default=False,
+    ),
+]
+Folder = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", metavar="DIR", help="The folder to write the bundle to."),
+]
+Passes = Annotated[
+    bool, typer.Option("--passes", help="Also keep the module after each pass that changed it.")
+]
+Stage = Annotated[
+    str | None,
+    typer.Option(
+        "--stage",
+        metavar="NAME",
+        help="Print one stage: jaxpr, stablehlo, hlo-before, hlo-after, schedule, analysis, "
+        "passes.",
+    ),
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace DIR even where it is not a bundle.")]
+Script = Annotated[
+    str | None,
+    typer.Option(
+        "--script",
+        metavar="FILE",
+        help="Run this script unmodified, and keep every program that it compiles.",
+    ),
+]
+Filter = Annotated[
+    str | None,
+    typer.Option(
+        "--filter",
+        metavar="REGEX",
+        help="With --script: only programs whose name (jit_step) this finds.",
+    ),
+]
+MinSize = Annotated[
+    int | None,
+    typer.Option(
+        "--min-size",
+        metavar="N",
+        min=0,
+        help="With --script: only programs of at least N instructions.",
+    ),
+]
+
+
+def dump(
+    program: Words = None,
+    output: Folder = None,
+    target: Target = None,
+    args: Args = None,
+    passes: Passes = False,
+    stage: Stage = None,
+    script: Script = None,
+    name_filter: Filter = None,
+    min_size: MinSize = None,
+    time_limit: TimeLimit = TIME_LIMIT,
+    force: Force = False,
+) -> None:
+    """Compile a program and keep each stage: jaxpr, StableHLO, HLO before and after.
+
+    Nothing is allocated or run: the arguments are shapes, from --args, from the
+    function's example_args, or from example_args() beside it.
+    """
+    if time_limit < 0:
+        raise UseError("--time-limit is a number of seconds, 0 for none")
+    chosen = target or "cpu"
+    if script is not None:
+        if args is not None or stage is not None or passes:
+            raise UseError("--script captures whole programs: leave out --args, --stage, --passes")
+        _dump_script(
+            script,
+            program or [],
+            _needed(output),
+            name_filter,
+            min_size or 0,
+            chosen,
+            time_limit,
+            force,
+        )
+        return
+    if name_filter is not None or min_size is not None:
+        raise UseError("--filter and --min-size choose among what a --script compiles")
+    if not program or len(program) > 1:
+        given = f"{len(program)} were given" if program else "none was given"
+        raise UseError(f"name one program ({given}): hlo-lab dump file.py:name -o DIR")
+    if output is None and stage is not None:
+        _print_stage(program[0], stage, chosen, args, time_limit)
+        return
+    _dump_program(program[0], _needed(output), chosen, args, passes, stage, time_limit, force)
+
+
+def _needed(output: Path | None) -> Path:
+    if output is None:
+        raise UseError("name the folder to write with -o DIR (or print one with --stage NAME)")
+    return output
+
+
+def _print_stage(
+    program: str, stage: str, target: str, args: str | None, time_limit: float
+) -> None:
+    from hlo_lab.api.dump import stage_text
+
+    with progress(f"compiling {program}") as say:
+        text = stage_text(
+            program, stage, target=target, args=args, time_limit=time_limit, progress=say
+        )
+    sys.stdout.write(text)
+
+
+def _dump_program(
+    program: str,
+    output: Path,
+    target: str,
+    args: str | None,
+    passes: bool,
+    stage: str | None,
+    time_limit: float,
+    force: bool,
+) -> None:
+    from hlo_lab.api.dump import check_stage, describe_bundle
+    from hlo_lab.api.dump import dump as run
+    from hlo_lab.report import text
+
+    if stage is not None:
+        check_stage(stage)
+    with progress(f"compiling {program}") as say:
+        bundle = run(
+            program,
+            output,
+            target=target,
+            args=args,
+            passes=passes or stage == "passes",
+            time_limit=time_limit,
+            force=force,
+            progress=say,
+        )
+    if stage is not None:
+        sys.stdout.write(bundle.text(stage))
+        return
+    text.render(describe_bundle(bundle))
+
+
+def _dump_script(
+    script: str,
+    arguments: list[str],
+    output: Path,
+    name_filter: str | None,
+    min_size: int,
+    target: str,
+    time_limit: float,
+    force: bool,
+) -> None:
+    from hlo_lab.api.dump import describe_script, dump_script
+    from hlo_lab.report import text
+
+    # no progress line: the script's own output goes to stderr as it comes
+    run = dump_script(
+        script,
+        arguments,
+        out=output,
+        name_filter=name_filter,
+        min_size=min_size,
+        target=target,
+        time_limit=time_limit,
+        force=force,
+        echo=sys.stderr,
+    )
+    text.render(describe_script(run))
+    if run.failure is not None:
+        note(f"the bundles were kept: {output}")
+        raise ProgramError(run.failure)
