@@ -83,7 +83,7 @@ class Aliasing:
         module = self.module
         root = int(module.computation_root[body])
         opcode = self._opcode(root)
-        leaves = [((), root)]
+        leaves: list[tuple[Path, int]] = [((), root)]
         if opcode == "tuple":
             leaves = [((n,), leaf) for n, leaf in enumerate(self.operands(root))]
         pairs: list[Pair] = []

@@ -20,6 +20,8 @@ class Buffers:
         bytes, start, end, kind, instruction: int64[B]; a buffer outside device memory has
             0 bytes. ``instruction`` is the one that defines the first leaf.
         first_leaf: int64[B].
+        reusable: buffers whose idle times temporaries may use: outputs, and arguments
+            donated to one; use_row, use_start, use_end: when they are in use.
         argument_bytes, output_bytes, alias_bytes: see ``MemoryProfile``.
     """
 
@@ -43,7 +45,7 @@ class Buffers:
         self.kind = np.full(count, TEMPORARY, np.int64)
         constants = module.opcode_mask("constant")[owner]
         self.kind[self.row[constants]] = CONSTANT
-        results = walk.leaves_of(int(module.computation_root[module.entry]))
+        results = walk.results
         self.kind[self.row[results]] = OUTPUT
         arguments = [
             leaf
@@ -57,8 +59,27 @@ class Buffers:
         self.kind[self.row[arguments]] = ARGUMENT
         self.argument_bytes = int(leaf_bytes[arguments].sum())
         self.output_bytes = int(leaf_bytes[results].sum())
+        self._uses(walk, arguments)
         aliased = [leaf for leaf in results if self.kind[self.row[leaf]] == ARGUMENT]
         self.alias_bytes = int(leaf_bytes[aliased].sum())
+
+    def _uses(self, walk: Walk, arguments: list[int]) -> None:
+        """When outputs and donated arguments are in use, as rows of (buffer, start, end)."""
+        roots = _roots(walk.undonated)
+        held, first, number = np.unique(roots, return_index=True, return_inverse=True)
+        start = np.full(len(held), len(walk.at_time), np.int64)
+        np.minimum.at(start, number, np.array(walk.start, np.int64))
+        end = np.zeros(len(held), np.int64)
+        np.maximum.at(end, number, np.array(walk.end, np.int64))
+        start[number[arguments]] = 0
+        kind = self.kind[self.row[first]]
+        outputs = np.zeros(len(self.bytes), np.bool_)
+        outputs[self.row[walk.results]] = True
+        resident = outputs[self.row[first]] & (kind != CONSTANT)
+        self.use_row, self.use_start, self.use_end = (
+            self.row[first][resident], start[resident], end[resident]
+        )  # fmt: skip
+        self.reusable = np.unique(self.use_row)
 
 
 def _roots(parent: list[int]) -> Ints:

@@ -7,6 +7,7 @@ bytes sent per device / bandwidth.
 
 from __future__ import annotations
 
+import math
 import re
 
 from hlo_lab.cost.machines import Machine
@@ -18,6 +19,8 @@ COLLECTIVES = words("""
     collective-broadcast all-reduce-start all-gather-start collective-permute-start
 """)
 _IOTA = re.compile(r"\[([\d,]+)\]<=\[")
+_MESH = re.compile(r"mesh\[([^\]]*)\]\s*\{([^}]*)\}")
+_AXIS = re.compile(r"'([^']*)'(?:=(\d+)|:\(\d+\)(\d+))?")
 
 
 def group_size(module: Module, attributes: dict[str, str]) -> int:
@@ -26,6 +29,11 @@ def group_size(module: Module, attributes: dict[str, str]) -> int:
     iota = _IOTA.match(groups)
     if iota:  # [groups, size]<=[devices]
         return max(int(iota.group(1).split(",")[-1]), 1)
+    mesh = _MESH.match(groups)
+    if mesh:  # mesh['x'=2,'y'=4] {'y'}, or {'y':(1)2} for a part of an axis
+        sizes = {name: int(size) for name, size, _ in _AXIS.findall(mesh.group(1)) if size}
+        used = _AXIS.findall(mesh.group(2))
+        return math.prod(int(part) if part else sizes.get(name, 1) for name, _, part in used)
     first = groups.strip("{}").split("}")[0]
     members = [part for part in first.strip("{ ").split(",") if part.strip()]
     if members:

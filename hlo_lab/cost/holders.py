@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hlo_lab.cost.buffers import KINDS, TEMPORARY, Buffers
+from hlo_lab.cost.sharing import Sharing
 from hlo_lab.cost.tables import Bools
 from hlo_lab.cost.values import Walk
 from hlo_lab.ir.module import Ints, Module
@@ -35,10 +36,10 @@ class Holder:
 
 
 def holders_at(
-    module: Module, walk: Walk, buffers: Buffers, end: Ints, moment: int
+    module: Module, walk: Walk, buffers: Buffers, sharing: Sharing, moment: int
 ) -> list[Holder]:
     """The buffers live at time ``moment``, largest first, at most ``MAX_HOLDERS``."""
-    live: Bools = (buffers.start <= moment) & (end >= moment)
+    live: Bools = (buffers.start <= moment) & (sharing.end >= moment) & (sharing.inside < 0)
     live |= buffers.kind != TEMPORARY
     live &= buffers.bytes > 0
     rows = np.nonzero(live)[0]

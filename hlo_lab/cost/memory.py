@@ -13,7 +13,7 @@ import numpy as np
 
 from hlo_lab.cost.buffers import CONSTANT, TEMPORARY, Buffers
 from hlo_lab.cost.holders import Holder, holders_at
-from hlo_lab.cost.sharing import ends_after_sharing
+from hlo_lab.cost.sharing import share
 from hlo_lab.cost.values import Walk
 from hlo_lab.ir.module import Ints, Module
 
@@ -33,6 +33,8 @@ class MemoryProfile:
         buffer_bytes, buffer_start, buffer_end, buffer_kind, buffer_instruction: int64[B],
             one row per buffer: size, first and last time (indices into ``schedule``), index
             into ``buffers.KINDS``, and the instruction that makes it.
+        buffer_inside: int64[B], the row of the output or donated argument whose idle memory a
+            temporary uses, -1 for one with memory of its own.
         schedule: int64[T], the instruction executed at each time, callees inlined.
         live_bytes: int64[T], bytes held at each time.
         scheduled: False when the module is not scheduled: the order is then the printed
@@ -53,6 +55,7 @@ class MemoryProfile:
     buffer_end: Ints
     buffer_kind: Ints
     buffer_instruction: Ints
+    buffer_inside: Ints
     schedule: Ints
     live_bytes: Ints
     scheduled: bool
@@ -68,13 +71,14 @@ def memory_profile(module: Module) -> MemoryProfile:
     walk = Walk(module)
     buffers = Buffers(module, walk)
     times = max(len(walk.at_time), 1)
-    temporary = buffers.kind == TEMPORARY
-    end = ends_after_sharing(walk, buffers)
+    sharing = share(walk, buffers)
+    end = sharing.end
+    temporary = (buffers.kind == TEMPORARY) & (sharing.inside < 0)
     delta = np.zeros(times + 1, np.int64)
     np.add.at(delta, buffers.start[temporary], buffers.bytes[temporary])
     np.add.at(delta, end[temporary] + 1, -buffers.bytes[temporary])
     live = np.cumsum(delta[:-1])
-    held = int(buffers.bytes[~temporary].sum())
+    held = int(buffers.bytes[buffers.kind != TEMPORARY].sum())
     moment = int(live.argmax())
     notes = list(walk.notes)
     if not module.is_scheduled:
@@ -87,12 +91,13 @@ def memory_profile(module: Module) -> MemoryProfile:
         temp_bytes=int(live[moment]),
         constant_bytes=int(buffers.bytes[buffers.kind == CONSTANT].sum()),
         peak_instruction=walk.at_time[moment],
-        holders=holders_at(module, walk, buffers, end, moment),
+        holders=holders_at(module, walk, buffers, sharing, moment),
         buffer_bytes=buffers.bytes,
         buffer_start=buffers.start,
         buffer_end=end,
         buffer_kind=buffers.kind,
         buffer_instruction=buffers.instruction,
+        buffer_inside=sharing.inside,
         schedule=np.array(walk.at_time, np.int64),
         live_bytes=live + held,
         scheduled=module.is_scheduled,

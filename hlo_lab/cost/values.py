@@ -82,6 +82,8 @@ class Walk:
         self._budget = 4 * len(module) + 100_000
         self.entry_leaves = self._computation(module.entry, [], 0)
         self._hold_results()
+        # buffers as they are before donation, which says when a donated one is idle
+        self.undonated = list(self.parent)
         self._donate()
 
     # ---- union-find
@@ -124,13 +126,17 @@ class Walk:
         Raises:
             IndexError: the shape has no such member.
         """
-        shape: Shape = self.module.shapes[self.shape[at]]
-        offset = 0
-        for number in path:
-            members = Layout.of(shape).members if shape.is_tuple else [0]
-            offset += members[number]
+        if not path:
+            return 0, len(self.layout(at).bytes)
+        members, (first, *rest) = self.layout(at).members, path
+        offset, count = members[first], members[first + 1] - members[first]
+        shape: Shape = self.module.shapes[self.shape[at]].elements[first]
+        for number in rest:
+            layout = Layout.of(shape)
+            offset += layout.members[number]
+            count = layout.members[number + 1] - layout.members[number]
             shape = shape.elements[number]
-        return offset, sum(1 for _ in shape.leaves())
+        return offset, count
 
     # ---- the walk
 
@@ -285,9 +291,14 @@ class Walk:
         first = self.entry_leaves[at]
         return range(first, first + len(self.layout(at).bytes))
 
+    @property
+    def results(self) -> range:
+        """The leaves of the entry's root."""
+        return self.leaves_of(int(self.module.computation_root[self.module.entry]))
+
     def _hold_results(self) -> None:
         """The entry's results live to the end."""
-        for leaf in self.leaves_of(int(self.module.computation_root[self.module.entry])):
+        for leaf in self.results:
             self.end[leaf] = len(self.at_time) - 1
 
     def _donate(self) -> None:
