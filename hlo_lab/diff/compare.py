@@ -69,14 +69,15 @@ def diff_modules(a: Module, b: Module, machine: Machine | None = None) -> DiffRe
     changed = any(change.kind is not Kind.NO_EFFECT for change in changes)
     if not changes:
         changes = [_no_effect(a, b)]
+    left_a, left_b = matching.unmatched()
     found, _ = matching.pairs
     return DiffResult(
         Verdict.CHANGED if changed else Verdict.EQUIVALENT,
         figures,
-        matched=len(found),
+        matched=len(found) + len(matching.split),
         changed=len(pairs.differing | set(pairs.replaced) | set(rewired)),
-        added=len(matching.b) - len(found),
-        removed=len(matching.a) - len(found),
+        added=len(left_b),
+        removed=len(left_a),
         changes=_by_cost(changes, matching, cost_a, cost_b),
         notes=notes,
         matching=matching,
@@ -150,7 +151,10 @@ def _by_cost(
         before = _with_seconds(change.before, change.nodes_before, *spent_a)
         after = _with_seconds(change.after, change.nodes_after, *spent_b)
         out.append(replace(change, before=before, after=after))
-    return sorted(out, key=lambda change: (-abs(change.seconds or 0.0), -change.count))
+    return sorted(
+        out,
+        key=lambda c: (c.kind is Kind.NO_EFFECT, -abs(c.seconds or 0.0), -c.count, c.summary),
+    )
 
 
 Spent = tuple[Ints, Ints, "np.ndarray[tuple[int], np.dtype[np.float64]]"]

@@ -298,7 +298,7 @@ class _Flattener:
         if self.opcode[at] != "custom-call":
             return False
         attributes = self.module.attributes[self.module.attribute[at]]
-        return attributes.get("custom_call_has_side_effect") == "true"
+        return bool(attributes.get("custom_call_has_side_effect") == "true")
 
     def _called_roots(self, at: int) -> list[int]:
         start = self.module.callee_start

@@ -93,8 +93,13 @@ def _config_changes(
             continue
         nodes = sorted({node for x, _ in found for node in kernels_a[x][0]})
         count = "1 fusion" if len(found) == 1 else f"{len(found)} fusions"
-        yield _change(matching, f"{count} compiled with {new or 'defaults'} instead of "
-                      f"{old or 'defaults'}", nodes, len(found))  # fmt: skip
+        if not kernels_a[found[0][0]][1]:
+            summary = f"{operations(len(nodes))} now in a fusion of their own ({new})"
+        elif not kernels_b[found[0][1]][1]:
+            summary = f"{operations(len(nodes))} no longer in a fusion of their own ({old})"
+        else:
+            summary = f"{count} compiled with {new or 'defaults'} instead of {old or 'defaults'}"
+        yield _change(matching, summary, nodes, len(found))
 
 
 def _settings(old: str, new: str) -> tuple[str, str]:
@@ -134,17 +139,17 @@ def _moved(
 
     folded: defaultdict[tuple[object, ...], list[tuple[list[int], list[int]]]] = defaultdict(list)
     for before, after in parts.values():
-        nodes = {node for group in before for node in kernels_a[group][0]}
-        nodes |= {node for group in after for node in kernels_b[group][0]}
+        inside = {node for group in before for node in kernels_a[group][0]}
+        inside |= {node for group in after for node in kernels_b[group][0]}
         if not before or not after:
             # its operations are partly in kernels that kept their set: seen there
             continue
-        opcodes = Counter(matching.a.opcode[node] for node in nodes)
+        opcodes = Counter(matching.a.opcode[node] for node in inside)
         folded[len(before), len(after), tuple(sorted(opcodes.items()))].append((before, after))
     for found in folded.values():
-        nodes = sorted({node for before, _ in found for g in before for node in kernels_a[g][0]}
-                       | {node for _, after in found for g in after for node in kernels_b[g][0]})
-        yield _change(matching, _moved_summary(matching, found), nodes, len(found))
+        moved = {node for before, _ in found for group in before for node in kernels_a[group][0]}
+        moved |= {node for _, after in found for group in after for node in kernels_b[group][0]}
+        yield _change(matching, _moved_summary(matching, found), sorted(moved), len(found))
 
 
 def _moved_summary(matching: Matching, found: list[tuple[list[int], list[int]]]) -> str:
@@ -185,7 +190,13 @@ def repeat_change(matching: Matching) -> Change | None:
     found, partner = matching.pairs
     keep = np.array([a.opcode[node] not in FREE for node in found.tolist()], bool)
     keep &= ~a.constant[found]
-    delta = np.where(keep, b.count[partner] - a.count[found], 0)
+    before, after = a.count.copy(), b.count.copy()
+    for x, y in matching.split:  # several nodes that stand for one
+        if matching.to_b[x] >= 0:
+            after[matching.to_b[x]] += b.count[y]
+        else:
+            before[matching.to_a[y]] += a.count[x]
+    delta = np.where(keep, after[partner] - before[found], 0)
     nodes = found[delta != 0].tolist()
     if not nodes:
         return None

@@ -8,6 +8,8 @@
    labelled again. Then pairs spread to their neighbours in the same slots.
 3. What takes the same slot of a matched user in both graphs: a replaced operation.
 4. Greedily, the same (opcode, rank, op_name) in order.
+5. What was one node and is two, since equal operations no longer are (one constant
+   broadcast to two shapes that used to be one): further pairs of a matched node.
 
 op_name plays no part before the last step, so its agreement measures the match
 (``Matching.agreement``). No step is more than linear times the logarithm of its input.
@@ -16,7 +18,7 @@ op_name plays no part before the last step, so its agreement measures the match
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 
 import numpy as np
@@ -38,7 +40,8 @@ class Matching:
 
     ``structural`` is the number of pairs that were found without looking at op_names, and
     ``agreement`` the share of those (with an op_name on both sides) whose op_names agree;
-    None where there are none.
+    None where there are none. ``split`` has the pairs of nodes that were one and are
+    several, or the other way round: one member of each has its own partner besides.
     """
 
     a: FlatGraph
@@ -47,12 +50,20 @@ class Matching:
     to_a: Ints
     structural: int = 0
     agreement: float | None = None
+    split: list[tuple[int, int]] = field(default_factory=list)
 
     @property
     def pairs(self) -> tuple[Ints, Ints]:
-        """Matched nodes of a, and their partners in b."""
+        """Matched nodes of a, and their partners in b; one to one, ``split`` left out."""
         found = np.nonzero(self.to_b >= 0)[0]
         return found, self.to_b[found]
+
+    def unmatched(self) -> tuple[list[int], list[int]]:
+        """Nodes of a and of b without any partner."""
+        free_a, free_b = self.to_b < 0, self.to_a < 0
+        for x, y in self.split:
+            free_a[x] = free_b[y] = False
+        return np.nonzero(free_a)[0].tolist(), np.nonzero(free_b)[0].tolist()
 
 
 def match(a: FlatGraph, b: FlatGraph) -> Matching:
@@ -65,7 +76,39 @@ def match(a: FlatGraph, b: FlatGraph) -> Matching:
     names_a, names_b = _op_names(a, found), _op_names(b, partner)
     both = [(x, y) for x, y in zip(names_a, names_b, strict=True) if x and y]
     out.agreement = sum(x == y for x, y in both) / len(both) if both else None
+    matcher.leaves()
     matcher.greedy()
+    out.split = _splits(a, b, out.to_b, out.to_a)
+    out.split += [(x, y) for y, x in _splits(b, a, out.to_a, out.to_b)]
+    return out
+
+
+def _splits(a: FlatGraph, b: FlatGraph, to_b: Ints, to_a: Ints) -> list[tuple[int, int]]:
+    """(x, y): y of b has no partner, and x has fewer instances in b than in a."""
+    found = np.nonzero(to_b >= 0)[0]
+    surplus = found[a.count[found] > b.count[to_b[found]]]
+    left = np.nonzero(to_a < 0)[0]
+    if not len(surplus) or not len(left):
+        return []
+    spare = (a.count - np.where(to_b >= 0, b.count[to_b], 0)).tolist()
+
+    def key(graph: FlatGraph, node: int, operands: Ints) -> tuple[object, ...]:
+        slots = graph.slot[graph.start[node] : graph.start[node + 1]].tolist()
+        return (int(graph.rank[node]), *sorted(zip(operands.tolist(), slots, strict=True)))
+
+    waiting: defaultdict[tuple[object, ...], list[int]] = defaultdict(list)
+    for x in surplus.tolist():
+        waiting[key(a, x, a.operand[a.start[x] : a.start[x + 1]])].append(x)
+    partner = to_a.copy()
+    out = []
+    for y in left.tolist():
+        operands = partner[b.operand[b.start[y] : b.start[y + 1]]]
+        same = waiting.get(key(b, y, operands), [])
+        x = next((x for x in same if spare[x] >= b.count[y]), -1)
+        if x >= 0:
+            spare[x] -= int(b.count[y])
+            partner[y] = x
+            out.append((x, y))
     return out
 
 
@@ -275,11 +318,24 @@ class _Matcher:
                 shape_x = shapes_a[a.module.shape[a.instruction[x]]]
                 shape_y = shapes_b[b.module.shape[b.instruction[y]]]
                 replaced = a.opcode[user_a[row]] != b.opcode[user]
-                if shape_x.dims == shape_y.dims and shape_x.is_tuple == shape_y.is_tuple and (
-                    not replaced or a.opcode[x] == b.opcode[y]
+                if (
+                    shape_x.dims == shape_y.dims
+                    and shape_x.is_tuple == shape_y.is_tuple
+                    and (not replaced or a.opcode[x] == b.opcode[y])
                 ):
                     self.to_b[x], self.to_a[y] = y, x
                     break
+
+    def leaves(self) -> None:
+        """Pair equal constants and parameters that are left, in order."""
+        waiting: defaultdict[int, list[int]] = defaultdict(list)
+        left_a, left_b = np.nonzero(self.to_b < 0)[0], np.nonzero(self.to_a < 0)[0]
+        for y in left_b[np.diff(self.b.start)[left_b] == 0].tolist()[::-1]:
+            waiting[int(self.b.exact[y])].append(y)
+        for x in left_a[np.diff(self.a.start)[left_a] == 0].tolist():
+            same = waiting.get(int(self.a.exact[x]))
+            if same:
+                self._pair(np.array([x]), np.array([same.pop()]))
 
     def greedy(self) -> None:
         """Pair what is left by (opcode, rank, op_name), in order."""

@@ -17,9 +17,7 @@ def callees_first(module: Module) -> list[int]:
         InputError: a computation that calls itself, directly or through others.
     """
     count = len(module.computation_names)
-    caller = module.computation_of[
-        np.repeat(np.arange(len(module)), np.diff(module.callee_start))
-    ]
+    caller = module.computation_of[np.repeat(np.arange(len(module)), np.diff(module.callee_start))]
     edges = np.unique(caller * count + module.callee)
     waiting = np.bincount(edges // count, minlength=count).tolist()
     callers: list[list[int]] = [[] for _ in range(count)]

@@ -32,8 +32,11 @@ class PairChanges:
 
     def __init__(self, matching: Matching):
         self.a, self.b = matching.a, matching.b
-        self.to_b = matching.to_b
         x, y = matching.pairs
+        if matching.split:
+            more = np.array(matching.split, np.int64)
+            x, y = np.concatenate((x, more[:, 0])), np.concatenate((y, more[:, 1]))
+        self.x, self.y = x, y
         exact = self.a.exact[x] != self.b.exact[y]
         layout = self.a.layout[x] != self.b.layout[y]
         self.replaced: list[int] = []
@@ -45,37 +48,38 @@ class PairChanges:
         self._layout: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
         self.differing: set[int] = set()
         pending: list[int] = []
-        for node in x[exact].tolist():
-            if self._by_shape(node):
-                pending.append(node)
-        for node in pending:
-            self._by_value(node)
-        for node in x[layout & ~exact].tolist():
-            self._by_layout(node)
+        for pair in np.nonzero(exact)[0].tolist():
+            if self._by_shape(pair):
+                pending.append(pair)
+        for pair in pending:
+            self._by_value(pair)
+        for pair in np.nonzero(layout & ~exact)[0].tolist():
+            self._by_layout(pair)
 
-    def _instructions(self, node: int) -> tuple[int, int]:
-        return int(self.a.instruction[node]), int(self.b.instruction[self.to_b[node]])
+    def _instructions(self, pair: int) -> tuple[int, int]:
+        return int(self.a.instruction[self.x[pair]]), int(self.b.instruction[self.y[pair]])
 
-    def _by_shape(self, node: int) -> bool:
+    def _by_shape(self, pair: int) -> bool:
         """Whether the pair is of one opcode, so that attributes can be compared."""
-        at, bt = self._instructions(node)
+        at, bt = self._instructions(pair)
         a, b = self.a.module, self.b.module
-        if self._name(self.a, node) != self._name(self.b, int(self.to_b[node])):
-            self.replaced.append(node)
+        opcode = self._name(self.a, int(self.x[pair]))
+        if opcode != self._name(self.b, int(self.y[pair])):
+            self.replaced.append(int(self.x[pair]))
             return False
         before, after = a.shapes[a.shape[at]], b.shapes[b.shape[bt]]
         dims, dtypes = _compare(before, after)
         if dims is None:
-            self.differing.add(node)
-            self._attribute[self._name(self.a, node), "shape", str(before), str(after)].append(node)
+            self.differing.add(int(self.x[pair]))
+            self._attribute[opcode, "shape", str(before), str(after)].append(pair)
             return True
         for key in dtypes:
-            self._dtype[key].append(node)
+            self._dtype[key].append(pair)
         if dims:
-            self._shape[frozenset(_ratio(p, q) for p, q in dims)].append(node)
+            self._shape[frozenset(_ratio(p, q) for p, q in dims)].append(pair)
             self._dims.update(dims)
         if dims or dtypes:
-            self.differing.add(node)
+            self.differing.add(int(self.x[pair]))
         return True
 
     @staticmethod
@@ -83,31 +87,31 @@ class PairChanges:
         opcode = graph.opcode[node]
         return "bitcast" if opcode == "reshape" else opcode
 
-    def _by_value(self, node: int) -> None:
-        at, bt = self._instructions(node)
+    def _by_value(self, pair: int) -> None:
+        at, bt = self._instructions(pair)
         a, b = self.a.module, self.b.module
-        explained = node in self.differing
+        explained = int(self.x[pair]) in self.differing
         for name, old, new in _attribute_differences(a, at, b, bt):
             ratio = self._explained(old, new)
             if ratio is None:
-                self._attribute[self.a.opcode[node], name, old, new].append(node)
+                self._attribute[self.a.opcode[self.x[pair]], name, old, new].append(pair)
             elif not explained:
-                self._shape[frozenset((ratio,))].append(node)
+                self._shape[frozenset((ratio,))].append(pair)
             explained = True
         if at in a.literals and bt in b.literals:
             old, new = (canonical_literal(m.literals[i]) for m, i in ((a, at), (b, bt)))
             if old != new and not (explained and "..." in old + new):
                 ratio = self._explained(old, new)
                 if ratio is None:
-                    self._constant[old, new].append(node)
+                    self._constant[old, new].append(pair)
                 elif not explained:
-                    self._shape[frozenset((ratio,))].append(node)
+                    self._shape[frozenset((ratio,))].append(pair)
                 explained = True
         elif a.parameter_number[at] != b.parameter_number[bt]:
-            self._attribute["parameter", "number", "", ""].append(node)
+            self._attribute["parameter", "number", "", ""].append(pair)
             explained = True
         if explained:
-            self.differing.add(node)
+            self.differing.add(int(self.x[pair]))
 
     def _explained(self, old: str, new: str) -> Fraction | None:
         """The ratio of the changed dimension, where that alone turns ``old`` into ``new``."""
@@ -120,43 +124,42 @@ class PairChanges:
         ratios = {_ratio(p, q) for p, q in changed}
         return min(ratios)
 
-    def _by_layout(self, node: int) -> None:
-        at, bt = self._instructions(node)
+    def _by_layout(self, pair: int) -> None:
+        at, bt = self._instructions(pair)
         a, b = self.a.module, self.b.module
         key = canonical_layout(a.shapes[a.shape[at]]), canonical_layout(b.shapes[b.shape[bt]])
-        self._layout[key].append(node)
-        self.differing.add(node)
+        self._layout[key].append(pair)
+        self.differing.add(int(self.x[pair]))
 
     def changes(self) -> Iterator[Change]:
-        for ratios, nodes in self._shape.items():
-            yield self._shape_change(ratios, nodes)
-        for (old, new), nodes in self._dtype.items():
-            yield self._change(
-                Kind.DTYPE, f"{old} -> {new} in {operations(len(nodes))}", nodes, self._origin(nodes)
-            )
-        for (opcode, name, old, new), nodes in self._attribute.items():
+        for ratios, pairs in self._shape.items():
+            yield self._shape_change(ratios, pairs)
+        for (old, new), pairs in self._dtype.items():
+            summary = f"{old} -> {new} in {operations(len(pairs))}"
+            yield self._change(Kind.DTYPE, summary, pairs, self._origin(pairs))
+        for (opcode, name, old, new), pairs in self._attribute.items():
             summary = f"{opcode}: {name} {_short(old)} -> {_short(new)}"
             if name == "number":
-                summary = f"{operations(len(nodes))} with another parameter number"
-            elif len(nodes) > 1:
-                summary += f" in {operations(len(nodes))}"
-            yield self._change(Kind.ATTRIBUTE, summary, nodes)
-        for (old, new), nodes in self._constant.items():
+                summary = f"{operations(len(pairs))} with another parameter number"
+            elif len(pairs) > 1:
+                summary += f" in {operations(len(pairs))}"
+            yield self._change(Kind.ATTRIBUTE, summary, pairs)
+        for (old, new), pairs in self._constant.items():
             summary = f"constant {_short(old)} -> {_short(new)}"
-            if len(nodes) > 1:
-                summary += f" in {operations(len(nodes))}"
-            yield self._change(Kind.CONSTANT, summary, nodes)
-        for (old, new), nodes in self._layout.items():
+            if len(pairs) > 1:
+                summary += f" in {operations(len(pairs))}"
+            yield self._change(Kind.CONSTANT, summary, pairs)
+        for (old, new), pairs in self._layout.items():
             summary = (
                 f"layout {{{_short(old) or 'row-major'}}} -> {{{_short(new) or 'row-major'}}} "
-                f"in {operations(len(nodes))}"
+                f"in {operations(len(pairs))}"
             )
-            yield self._change(Kind.LAYOUT, summary, nodes)
+            yield self._change(Kind.LAYOUT, summary, pairs)
 
-    def _shape_change(self, ratios: frozenset[Fraction], nodes: list[int]) -> Change:
+    def _shape_change(self, ratios: frozenset[Fraction], pairs: list[int]) -> Change:
         seen: Counter[tuple[int, int]] = Counter()
-        for node in nodes:
-            at, bt = self._instructions(node)
+        for pair in pairs:
+            at, bt = self._instructions(pair)
             a, b = self.a.module, self.b.module
             dims, _ = _compare(a.shapes[a.shape[at]], b.shapes[b.shape[bt]])
             seen.update(dims or ())
@@ -169,35 +172,37 @@ class PairChanges:
             rest += own[1:]
         text = " and ".join(f"{p} -> {q}" for p, q in named)
         noun = "dimension" if len(named) == 1 else "dimensions"
-        summary = f"{noun} {text} in {operations(len(nodes))}"
+        summary = f"{noun} {text} in {operations(len(pairs))}"
         if rest:
             more = ", ".join(f"{p} -> {q}" for p, q in rest[:4])
             summary += f" (also {more}{', ...' if len(rest) > 4 else ''})"
-        return self._change(Kind.SHAPE, summary, nodes, self._origin(nodes))
+        return self._change(Kind.SHAPE, summary, pairs, self._origin(pairs))
 
-    def _origin(self, nodes: list[int]) -> str:
+    def _origin(self, pairs: list[int]) -> str:
         """The arguments of the program that changed, or where the first change is."""
         module = self.b.module
         arguments = []
-        for node in nodes:
-            at, bt = self._instructions(node)
+        for pair in pairs:
+            at, bt = self._instructions(pair)
             if module.parameter_number[bt] >= 0 and module.computation_of[bt] == module.entry:
                 before = self.a.module.shapes[self.a.module.shape[at]].without_layout()
                 after = module.shapes[module.shape[bt]].without_layout()
+                if before == after:
+                    continue
                 arguments.append(f"{module.parameter_number[bt]} ({before} -> {after})")
         if arguments:
             more = f" and {len(arguments) - 1} more" if len(arguments) > 1 else ""
             return f"the program's argument {arguments[0]}{more}"
-        line = first_line(self.b, int(self.to_b[min(nodes)]))
+        line = first_line(self.b, int(self.y[min(pairs)]))
         return f"begins at {line}" if line else ""
 
-    def _change(self, kind: Kind, summary: str, nodes: list[int], cause: str = "") -> Change:
-        nodes = sorted(nodes)
-        partners = [int(self.to_b[node]) for node in nodes]
+    def _change(self, kind: Kind, summary: str, pairs: list[int], cause: str = "") -> Change:
+        nodes = sorted(self.x[pairs].tolist())
+        partners = sorted(self.y[pairs].tolist())
         return Change(
             kind=kind,
             summary=summary,
-            count=len(nodes),
+            count=len(pairs),
             before=side(self.a, nodes),
             after=side(self.b, partners),
             cause=cause,
@@ -226,7 +231,9 @@ def _compare(a: Shape, b: Shape) -> tuple[Dims | None, set[tuple[str, str]]]:
     return frozenset(dims), dtypes
 
 
-def _attribute_differences(a: Module, at: int, b: Module, bt: int) -> Iterator[tuple[str, str, str]]:
+def _attribute_differences(
+    a: Module, at: int, b: Module, bt: int
+) -> Iterator[tuple[str, str, str]]:
     old = semantic_attributes(a.attributes[a.attribute[at]])
     new = semantic_attributes(b.attributes[b.attribute[bt]])
     for name in sorted(old.keys() | new.keys()):
@@ -236,10 +243,3 @@ def _attribute_differences(a: Module, at: int, b: Module, bt: int) -> Iterator[t
 
 def _short(text: str) -> str:
     return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
-
-
-def unmatched(matching: Matching) -> tuple[list[int], list[int]]:
-    """Nodes of a and of b without a partner."""
-    left_a: list[int] = np.nonzero(matching.to_b < 0)[0].tolist()
-    left_b: list[int] = np.nonzero(matching.to_a < 0)[0].tolist()
-    return left_a, left_b

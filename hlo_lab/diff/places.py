@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from hlo_lab.diff.flatten import FlatGraph
 from hlo_lab.diff.result import Side
+from hlo_lab.ir.module import Module
 from hlo_lab.ir.source import Frame
 
 MOST = 8  # names and source lines kept per side of a change
+_LIBRARY = re.compile(r"(?:^|[/\\])(?:site-packages|dist-packages|lib[/\\]python\d)")
 _LOOKED_AT = 200  # nodes of a group whose source stacks are read
 
 
@@ -20,9 +23,9 @@ def side(graph: FlatGraph, nodes: Sequence[int]) -> Side:
     lines: dict[Frame, None] = {}
     op_name = ""
     for at in instructions:
-        stack = module.source_stack(at)
-        if stack:
-            lines.setdefault(stack[0])
+        frame = _own_line(module, at)
+        if frame is not None:
+            lines.setdefault(frame)
         op_name = op_name or module.metadatas[module.metadata[at]].op_name
     names = tuple(module.instruction_names[at] for at in instructions[:MOST])
     return Side(names, tuple(lines)[:MOST], op_name)
@@ -31,11 +34,18 @@ def side(graph: FlatGraph, nodes: Sequence[int]) -> Side:
 def first_line(graph: FlatGraph, node: int) -> str:
     """``file:line`` of a node, else its op_name, else nothing."""
     at = int(graph.instruction[node])
-    stack = graph.module.source_stack(at)
-    if stack:
-        return f"{stack[0].file}:{stack[0].line}"
+    frame = _own_line(graph.module, at)
+    if frame is not None:
+        return f"{frame.file}:{frame.line}"
     op_name: str = graph.module.metadatas[graph.module.metadata[at]].op_name
     return op_name
+
+
+def _own_line(module: Module, at: int) -> Frame | None:
+    """The innermost source line outside installed packages, else the innermost of all."""
+    stack = module.source_stack(at)
+    own = (frame for frame in stack if not _LIBRARY.search(frame.file))
+    return next(own, stack[0] if stack else None)
 
 
 def histogram(opcodes: Iterable[str], most: int = 4) -> str:

@@ -11,7 +11,6 @@ import numpy as np
 from hlo_lab.diff.flatten import FlatGraph
 from hlo_lab.diff.labels import Hashes
 from hlo_lab.diff.match import Matching
-from hlo_lab.diff.pairs import unmatched
 from hlo_lab.diff.places import first_line, histogram, operations, side, times
 from hlo_lab.diff.result import Change, Kind
 from hlo_lab.ir.module import Ints
@@ -83,7 +82,7 @@ def _groups(
     matching: Matching, replaced: list[int], rewired: list[int], attached: list[int]
 ) -> list[_Group]:
     a, b = matching.a, matching.b
-    left_a, left_b = unmatched(matching)
+    left_a, left_b = matching.unmatched()
     offset = len(a)
     parent: dict[int, int] = {}
 
@@ -105,9 +104,7 @@ def _groups(
     parent.update((offset + node, offset + node) for node in np.nonzero(touched_b)[0].tolist())
     for graph, touched, base in ((a, touched_a, 0), (b, touched_b, offset)):
         edges = touched[graph.operand] & touched[graph.consumer]
-        for x, y in zip(
-            graph.operand[edges].tolist(), graph.consumer[edges].tolist(), strict=True
-        ):
+        for x, y in zip(graph.operand[edges].tolist(), graph.consumer[edges].tolist(), strict=True):
             union(base + x, base + y)
     for node in replaced + rewired:
         union(node, offset + int(matching.to_b[node]))
@@ -241,8 +238,10 @@ def _collective_summary(matching: Matching, group: _Group) -> str:
         names = [name for name in counts.elements() if name in COLLECTIVES]
         if names:
             parts.append(f"{histogram(names)} {word}")
-    others = len(group.removed) + len(group.added) - sum(
-        count for name, count in (gone + new - kept - kept).items() if name in COLLECTIVES
+    others = (
+        len(group.removed)
+        + len(group.added)
+        - sum(count for name, count in (gone + new - kept - kept).items() if name in COLLECTIVES)
     )
     return "; ".join(parts) + (f", with {operations(others)} around it" if others > 0 else "")
 

@@ -71,7 +71,8 @@ def dump_revision(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
-            f"{folder}: cannot be written: {error.strerror}; set HLO_LAB_CACHE_DIR to another folder"
+            f"{folder}: cannot be written: {error.strerror}; "
+            "set HLO_LAB_CACHE_DIR to another folder"
         ) from None
     remove_old(folder)
     entry = folder / key

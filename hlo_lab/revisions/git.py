@@ -83,9 +83,7 @@ class Repository:
         return bool(status.stdout.strip())
 
 
-def git(
-    folder: Path, *arguments: str, check: bool = True
-) -> subprocess.CompletedProcess[str]:
+def git(folder: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Run git in ``folder``, without hooks, prompts or the variables of a running hook.
 
     Raises:

@@ -1,0 +1,300 @@
+"""Two revisions, files, bundles or programs compared."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hlo_lab.api.source import DEFAULT_TARGET, TIME_LIMIT, load
+from hlo_lab.diff import DiffResult, Verdict, diff_modules, one_sided
+from hlo_lab.diff.budgets import Budget, BudgetResult, evaluate, parse
+from hlo_lab.errors import NotFoundError, UseError
+from hlo_lab.ir.module import Module
+
+if TYPE_CHECKING:
+    from hlo_lab.cost.machines import Machine
+    from hlo_lab.lowering import Bundle
+    from hlo_lab.report.document import Report
+
+SCHEMA = "hlo-lab/diff"
+SCHEMA_VERSION = 1
+LIMIT = 20  # changes shown as text and markdown; JSON has all
+STAGES = ("hlo-after", "hlo-before")
+
+Progress = Callable[[str], None]
+
+
+@dataclass(eq=False)
+class Comparison:
+    """What ``diff`` found.
+
+    Attributes:
+        result: verdict, counts, changes and deltas.
+        before, after: what was compared, as the user named it.
+        program: the program, where revisions were compared.
+        stage, target, machine: which HLO, compiled for what, and whose speed the
+            estimated seconds are for.
+        budgets: each budget of ``fail_on`` and whether it held.
+        notes: what the user should know before believing the rest.
+        limit: changes that ``to_report`` shows.
+    """
+
+    result: DiffResult
+    before: str
+    after: str
+    stage: str
+    target: str
+    machine: Machine
+    program: str | None = None
+    budgets: list[BudgetResult] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    limit: int = LIMIT
+
+    @property
+    def verdict(self) -> Verdict:
+        return self.result.verdict
+
+    @property
+    def broken(self) -> list[BudgetResult]:
+        """The budgets that did not hold."""
+        return [budget for budget in self.budgets if budget.broken]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON document.
+
+        ``schema``, ``schema_version``; ``before``, ``after`` (what was compared),
+        ``program`` (or null), ``stage``, ``target``, ``machine``; ``verdict``
+        (identical, equivalent, changed, added, removed); ``matched``, ``changed``,
+        ``added``, ``removed`` (operations of the flat view); ``changes`` (each ``kind``,
+        ``summary``, ``count``, ``repeats``, ``before`` and ``after`` with ``instructions``,
+        ``source``, ``op_name``, ``seconds``, then ``cause``); ``deltas`` (metric to
+        ``before`` and ``after``); ``budgets`` (``metric``, ``limit``, ``actual``: a
+        fraction for limits in percent, else an amount; ``broken``); ``notes``.
+        """
+        return {
+            "schema": SCHEMA,
+            "schema_version": SCHEMA_VERSION,
+            "before": self.before,
+            "after": self.after,
+            "program": self.program,
+            "stage": self.stage,
+            "target": self.target,
+            "machine": self.machine.name,
+            **self.result.to_dict(),
+            "budgets": [budget.to_dict() for budget in self.budgets],
+            "notes": self.notes,
+        }
+
+    def to_report(self) -> Report:
+        """The document of ``--format text`` and ``md``."""
+        from hlo_lab.api.diff_report import report
+
+        return report(self)
+
+
+def diff(
+    a: str | Path | Module,
+    b: str | Path | Module,
+    program: str | None = None,
+    *,
+    target: str | None = None,
+    args: str | None = None,
+    stage: str = "hlo-after",
+    fail_on: str | None = None,
+    limit: int = LIMIT,
+    time_limit: float = TIME_LIMIT,
+    repository: str | Path = ".",
+    progress: Progress = lambda text: None,
+) -> Comparison:
+    """Compare two programs after compilation.
+
+    Args:
+        a, b: with ``program`` two git revisions (``.`` is the working tree as it is);
+            ``a`` may be a range such as ``main..feature`` (or ``main...feature``: from
+            their common commit), and ``b`` is then the program. Without it two HLO
+            files, bundles, programs or modules.
+        program: ``path/file.py:name`` or ``package.module:name``.
+        target, args: as for ``load``.
+        stage: ``hlo-after`` or ``hlo-before`` optimisation, for bundles and programs.
+        fail_on: budgets; see ``diff.budgets.parse``.
+        limit: changes that ``to_report`` shows.
+        time_limit: seconds that each program may take to be compiled.
+        repository: a folder in the checkout that has the revisions.
+        progress: told what is going on.
+
+    Raises:
+        UseError: the arguments fit no form, or ``fail_on`` has no budget in it.
+        InputError: a file, bundle, revision or program that is not there.
+        ExecutionError: a program or the compiler failed; the message names the revision.
+    """
+    if stage not in STAGES:
+        raise UseError(f"--stage {stage!r}: use one of {', '.join(STAGES)}")
+    budgets = parse(fail_on) if fail_on is not None else []
+    a, b, program = _forms(a, b, program)
+    if program is not None:
+        sides = _revisions(repository, str(a), str(b), program, target or DEFAULT_TARGET, args,
+                           stage, time_limit, progress)  # fmt: skip
+    else:
+        sides = _sources(a, b, target, args, stage, time_limit, progress)
+    progress("comparing")
+    return sides.compare(program, stage, budgets, limit)
+
+
+@dataclass
+class _Side:
+    label: str
+    module: Module | None
+    bundle: Bundle | None = None
+
+
+@dataclass
+class _Sides:
+    before: _Side
+    after: _Side
+    target: str
+    notes: list[str]
+
+    def compare(
+        self, program: str | None, stage: str, budgets: list[Budget], limit: int
+    ) -> Comparison:
+        from hlo_lab.cost.machines import for_target
+
+        machine = for_target(self.target)
+        a, b = self.before.module, self.after.module
+        if a is not None and b is not None:
+            result = diff_modules(a, b, machine)
+        elif b is not None:
+            result = one_sided(b, Verdict.ADDED, machine)
+        else:
+            assert a is not None
+            result = one_sided(a, Verdict.REMOVED, machine)
+        return Comparison(
+            result=result,
+            before=self.before.label,
+            after=self.after.label,
+            stage=stage,
+            target=self.target,
+            machine=machine,
+            program=program,
+            budgets=evaluate(budgets, result.deltas, result.verdict),
+            notes=self.notes
+            + _compiler_notes(self.before.bundle, self.after.bundle)
+            + result.notes,
+            limit=limit,
+        )
+
+
+def _forms(
+    a: str | Path | Module, b: str | Path | Module, program: str | None
+) -> tuple[str | Path | Module, str | Path | Module, str | None]:
+    """``A..B PROGRAM`` and ``A B PROGRAM`` as (A, B, PROGRAM); ``A B`` as (A, B, None)."""
+    from hlo_lab.lowering import ProgramReference
+
+    if isinstance(a, str) and ".." in a and program is None and not Path(a).exists():
+        first, dots, second = a.partition("...") if "..." in a else a.partition("..")
+        if not ProgramReference.is_program(str(b)):
+            raise UseError(f"{b}: name a program to compare {a} in, such as train.py:step")
+        return (first or "HEAD") + (dots if dots == "..." else ""), second or "HEAD", str(b)
+    for name in (a, b) if program is None else ():
+        if (
+            isinstance(name, str)
+            and name != "-"
+            and not Path(name).exists()
+            and not ProgramReference.is_program(name)
+        ):
+            raise NotFoundError(
+                f"{name}: no such file or bundle; to compare revisions name a program as well, "
+                "such as: hlo-lab diff HEAD~1 HEAD train.py:step"
+            )
+    return a, b, program
+
+
+def _sources(
+    a: str | Path | Module,
+    b: str | Path | Module,
+    target: str | None,
+    args: str | None,
+    stage: str,
+    time_limit: float,
+    progress: Progress,
+) -> _Sides:
+    sides = []
+    for source in (a, b):
+        loaded = load(source, target=target, args=args, time_limit=time_limit, progress=progress)
+        module = loaded.module
+        if loaded.bundle is not None and stage != "hlo-after":
+            module = loaded.bundle.module(stage)
+        sides.append((_Side(loaded.label, module, loaded.bundle), loaded.target))
+    (before, target_a), (after, target_b) = sides
+    notes = []
+    if target_a != target_b:
+        notes.append(f"compiled for different targets: {target_a} and {target_b}")
+    return _Sides(before, after, target_b, notes)
+
+
+def _revisions(
+    repository: str | Path,
+    a: str,
+    b: str,
+    program: str,
+    target: str,
+    args: str | None,
+    stage: str,
+    time_limit: float,
+    progress: Progress,
+) -> _Sides:
+    from hlo_lab.lowering import Bundle
+    from hlo_lab.revisions import WORKING_TREE, ProgramMissingError, Repository, dump_revision
+
+    checkout = Repository.of(repository)
+    if a.endswith("..."):
+        a = checkout.merge_base(a.removesuffix("..."), b)
+    names = (a, b)
+    for name in names:  # both before anything is compiled
+        if name != WORKING_TREE:
+            checkout.commit(name)
+    notes = []
+    if WORKING_TREE not in names and checkout.is_dirty():
+        notes.append(
+            "the working tree has uncommitted changes, which are in neither revision; "
+            "name . to compare it as it is"
+        )
+    sides: list[_Side] = []
+    missing: list[ProgramMissingError] = []
+    with tempfile.TemporaryDirectory(prefix="hlo-lab-") as scratch:
+        for name in names:
+            try:
+                path = dump_revision(
+                    checkout, name, program, target=target, args=args, time_limit=time_limit,
+                    out=Path(scratch, "working-tree"), progress=progress,
+                )  # fmt: skip
+            except ProgramMissingError as error:
+                missing.append(error)
+                notes.append(str(error))
+                sides.append(_Side(name, None))
+                continue
+            bundle = Bundle.open(path)
+            sides.append(_Side(name, bundle.module(stage), bundle))
+    if len(missing) == 2:
+        raise NotFoundError(f"{program} is in neither revision: {missing[0]}")
+    return _Sides(sides[0], sides[1], target, notes)
+
+
+def _compiler_notes(a: Bundle | None, b: Bundle | None) -> list[str]:
+    """What else differs between two compilations: a change may come from there."""
+    if a is None or b is None:
+        return []
+    notes = []
+    for name, noun in (("versions", "version"), ("flags", "setting")):
+        old, new = a.manifest.get(name), b.manifest.get(name)
+        if not isinstance(old, dict) or not isinstance(new, dict):
+            continue
+        notes += [
+            f"compiled with another {noun} of {key}: {old.get(key)} -> {new.get(key)}"
+            for key in sorted(old.keys() | new.keys())
+            if old.get(key) != new.get(key)
+        ]
+    return notes
