@@ -18,13 +18,18 @@ class Example:
 
     Exactly one of ``hlo`` (HLO text) and ``jax`` (Python source that defines ``f`` and
     ``example_args()``) is given. ``finds`` is how many findings the pass must give on it:
-    0 makes a negative example.
+    0 makes a negative example. ``target`` is what a JAX example is compiled for.
     """
 
     title: str
     hlo: str = ""
     jax: str = ""
     finds: int = 1
+    target: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if bool(self.hlo) == bool(self.jax):
+            raise ValueError(f"example {self.title!r}: give either hlo or jax")
 
 
 class AnalysisPass(abc.ABC):

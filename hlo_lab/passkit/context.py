@@ -1,0 +1,78 @@
+"""What a pass may ask beside the module itself: costs, memory, the machine, the bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
+
+from hlo_lab.ir.module import Module
+from hlo_lab.passkit.patterns import Flow
+
+if TYPE_CHECKING:
+    from hlo_lab.cost.machines import Machine
+    from hlo_lab.cost.memory import MemoryProfile
+    from hlo_lab.cost.model import ModuleCost
+
+
+class BundleLike(Protocol):
+    """What a pass sees of a bundle on disk."""
+
+    @property
+    def manifest(self) -> Mapping[str, Any]: ...
+
+    def module(self, stage: str) -> Module: ...
+
+
+class Context:
+    """The module under analysis and what is known about it; everything is computed once, on demand.
+
+    Attributes:
+        module: the module that the passes run on.
+        machine: the machine that estimates are for.
+        bundle: the bundle that the module comes from, or None for a bare HLO file.
+    """
+
+    def __init__(
+        self,
+        module: Module,
+        machine: Machine,
+        *,
+        bundle: BundleLike | None = None,
+        before: Module | None = None,
+    ):
+        self.module = module
+        self.machine = machine
+        self.bundle = bundle
+        self._before = before
+
+    @cached_property
+    def cost(self) -> ModuleCost:
+        """Flops, bytes, executions and seconds of every instruction."""
+        from hlo_lab.cost.model import cost
+
+        return cost(self.module, self.machine)
+
+    @cached_property
+    def memory(self) -> MemoryProfile:
+        """Live ranges, the peak and who holds it."""
+        from hlo_lab.cost.memory import memory_profile
+
+        return memory_profile(self.module)
+
+    @cached_property
+    def flow(self) -> Flow:
+        """The module's data flow, for following edges."""
+        return Flow(self.module)
+
+    @cached_property
+    def before(self) -> Module | None:
+        """The module before optimisation; None where it is not known."""
+        if self._before is not None or self.bundle is None:
+            return self._before
+        return self.bundle.module("hlo-before")
+
+    @property
+    def manifest(self) -> Mapping[str, Any]:
+        """The bundle's manifest; empty without a bundle."""
+        return {} if self.bundle is None else self.bundle.manifest

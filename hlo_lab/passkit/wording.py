@@ -1,0 +1,93 @@
+"""How findings say quantities and places: one spelling for every pass."""
+
+from __future__ import annotations
+
+import re
+
+from hlo_lab.ir.module import Module
+from hlo_lab.ir.source import Frame
+
+# Names that tracing adds; `jvp()` and `transpose(jvp())` say the phase, not the op.
+_TRACE_WRAPPER = re.compile(
+    r"^(?:(?:jit|pjit|main|xla_pmap|closed_call|core_call|while|body|cond)(?:\(\w*\))?"
+    r"|transpose\(.*\)|jvp\(.*\)|checkpoint|rematted_computation|shard_map|custom_\w+_call)$"
+)
+_NOT_THE_USERS = ("/site-packages/", "/dist-packages/", "/lib/python3")
+
+
+def bytes_text(count: float) -> str:
+    """``1536`` -> ``1.5 KiB``."""
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(value) < 1024:
+            return f"{value:.0f} B" if unit == "B" else f"{value:.3g} {unit}"
+        value /= 1024
+    return f"{value:.3g} TiB"
+
+
+def seconds_text(seconds: float) -> str:
+    """``0.00012`` -> ``120 µs``."""
+    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
+        if abs(seconds) >= scale:
+            return f"{seconds / scale:.3g} {unit}"
+    return f"{seconds / 1e-9:.3g} ns"
+
+
+def times_text(executions: float) -> str:
+    """``6`` -> ``, 6 times``; empty for once."""
+    return "" if executions <= 1 else f", {executions:.3g} times"
+
+
+def user_frame(stack: tuple[Frame, ...]) -> Frame | None:
+    """The innermost frame in the user's own code, else the innermost of all."""
+    own = (frame for frame in stack if not any(part in frame.file for part in _NOT_THE_USERS))
+    return next(own, stack[0] if stack else None)
+
+
+def line_text(module: Module, index: int) -> str:
+    """``train.py:18`` of an instruction, empty when its line is unknown."""
+    frame = user_frame(module.source_stack(index))
+    return f"{frame.file.rsplit('/', 1)[-1]}:{frame.line}" if frame else ""
+
+
+def op_text(op_name: str, parts: int = 2) -> str:
+    """The end of an op_name without the names that tracing adds: ``jit(f)/block/dot`` -> ``block/dot``."""
+    last = re.split(r"[;:]", op_name.rstrip(")"))[-1] if op_name.count(";") else op_name
+    words = [word for word in _split(last) if not _TRACE_WRAPPER.match(word)]
+    return "/".join(word.split("[", 1)[0] for word in words[-parts:])
+
+
+def name_text(module: Module, index: int) -> str:
+    """An instruction in the user's terms: ``%fusion.3 (block/dot_general, train.py:18)``."""
+    details = [op_text(module.metadatas[module.metadata[index]].op_name), line_text(module, index)]
+    known = ", ".join(detail for detail in details if detail)
+    name = f"%{module.instruction_names[index]}"
+    return f"{name} ({known})" if known else name
+
+
+def place_text(module: Module, index: int) -> str:
+    """What an instruction does and where: ``dot_general at model.py:24``, else its opcode."""
+    op = op_text(module.metadatas[module.metadata[index]].op_name, 1)
+    line = line_text(module, index)
+    op = op or module.opcodes[module.opcode[index]]
+    return f"{op} at {line}" if line else op
+
+
+def counted(count: int, noun: str) -> str:
+    """``1 value``, ``3 values``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _split(op_name: str) -> list[str]:
+    """Split at the slashes that stand outside every bracket."""
+    words, depth, start = [], 0, 0
+    for at, char in enumerate(op_name):
+        if char in "([":
+            depth += 1
+        elif char in ")]":
+            depth -= 1
+        elif char == "/" and depth <= 0:
+            words.append(op_name[start:at])
+            start = at + 1
+    words.append(op_name[start:])
+    return [word for word in words if word]

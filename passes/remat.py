@@ -1,0 +1,447 @@
+"""REM001: what the forward pass keeps in memory for the backward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from hlo_lab.ir.module import Module
+from hlo_lab.passkit.base import AnalysisPass, Example
+from hlo_lab.passkit.context import Context
+from hlo_lab.passkit.finding import Finding, Severity
+from hlo_lab.passkit.patterns import FREE, MOVES, Path, Phase, Source, phase
+from hlo_lab.passkit.wording import (
+    bytes_text,
+    counted,
+    line_text,
+    place_text,
+    seconds_text,
+    times_text,
+)
+
+_MAX_CHAIN = 400  # kernels looked at per value; a longer chain counts as not worth it
+
+
+@dataclass(frozen=True)
+class _Residual:
+    """A forward value that the backward pass reads.
+
+    ``at`` is the kernel that makes it, ``shown`` the instruction to name, ``bytes`` what
+    it holds at the peak (all iterations of a loop). ``seconds`` and ``flops`` are what
+    making it again from the values that stay would cost per step; ``span`` the share of
+    the schedule that it is live over; ``loop`` the while that collects it, or -1.
+    """
+
+    at: int
+    shown: int
+    bytes: int
+    seconds: float
+    flops: float
+    executions: float
+    span: float
+    loop: int = -1
+
+
+@dataclass
+class _Group:
+    """Residuals made by the same op at the same source line."""
+
+    residuals: list[_Residual] = field(default_factory=list)
+
+    @property
+    def bytes(self) -> int:
+        return sum(one.bytes for one in self.residuals)
+
+    @property
+    def seconds(self) -> float:
+        return sum(one.seconds for one in self.residuals)
+
+    @property
+    def rate(self) -> float:
+        """Bytes saved per second of recompute."""
+        return self.bytes / max(self.seconds, 1e-9)
+
+
+@dataclass(frozen=True)
+class _Loop:
+    """What a loop stacks beside its carry; ``needed`` bytes it would have to stack instead."""
+
+    at: int
+    values: int
+    bytes: int
+    needed: int
+
+
+_FORWARD = 'metadata={op_name="jit(f)/jvp()/%s" source_file="model.py" source_line=%d}'
+_BACKWARD = 'metadata={op_name="jit(f)/transpose(jvp())/%s" source_file="model.py" source_line=%d}'
+
+
+def _step(keeps: bool) -> str:
+    """A training step of three ops whose backward pass reads ``exp(x)``, or only ``x``."""
+    read = "%e" if keeps else "%x"
+    return f"""HloModule m, is_scheduled=true
+
+ENTRY %main (x: f32[4096,1024], w: f32[1024,1024]) -> f32[4096,1024] {{
+  %x = f32[4096,1024]{{1,0}} parameter(0)
+  %w = f32[1024,1024]{{1,0}} parameter(1)
+  %e = f32[4096,1024]{{1,0}} exponential(%x), {_FORWARD % ("exp", 3)}
+  %y = f32[4096,1024]{{1,0}} dot(%e, %w), lhs_contracting_dims={{1}}, rhs_contracting_dims={{0}}, {_FORWARD % ("dot_general", 4)}
+  %z = f32[4096,1024]{{1,0}} dot(%y, %w), lhs_contracting_dims={{1}}, rhs_contracting_dims={{0}}, {_FORWARD % ("dot_general", 5)}
+  %g = f32[4096,1024]{{1,0}} dot(%z, %w), lhs_contracting_dims={{1}}, rhs_contracting_dims={{1}}, {_BACKWARD % ("dot_general", 4)}
+  ROOT %r = f32[4096,1024]{{1,0}} multiply(%g, {read}), {_BACKWARD % ("mul", 3)}
+}}
+"""
+
+
+_INFERENCE = """HloModule m, is_scheduled=true
+
+ENTRY %main (x: f32[4096,1024]) -> f32[4096,1024] {
+  %x = f32[4096,1024]{1,0} parameter(0)
+  %e = f32[4096,1024]{1,0} exponential(%x)
+  ROOT %r = f32[4096,1024]{1,0} multiply(%e, %x)
+}
+"""
+
+
+@dataclass(frozen=True)
+class RematPass(AnalysisPass):
+    """Values that live from the forward to the backward pass, and what recomputing costs.
+
+    What it finds
+        Forward values that the backward pass reads and that are live when memory peaks,
+        with their bytes, how long they live, and the flops and seconds of making them
+        again from values that stay anyway. Residuals that a scan over layers stacks up
+        are found in the loop that writes them, and counted for all iterations; a loop
+        that keeps much more than its carry gets a finding of its own. Values are ranked
+        by bytes saved at the peak per second of recompute.
+
+    Why it matters
+        Residuals mostly decide the largest batch or model that fits. Recomputing cheap
+        ones (activations, masks, normalised inputs) costs little, and on a machine bound
+        by memory it can even save time.
+
+    Example
+        ``y = exp(x) @ w`` keeps ``exp(x)`` for the gradient of ``w``. Recomputing it
+        from ``x`` costs one pass over ``x`` and frees the whole array.
+
+    What to do
+        Wrap the layer, or the body of the scan (``prevent_cse=False``), in
+        ``jax.checkpoint``. To keep what is dear and drop what is cheap, name the dear
+        values with ``jax.ad_checkpoint.checkpoint_name`` and give
+        ``policy=jax.checkpoint_policies.save_only_these_names(...)``; or try
+        ``dots_saveable``, which keeps matrix products only.
+
+    How it is verified
+        Compile again and compare the peak and the estimated time: XLA may already
+        recompute a value inside a fusion, its scheduler can hide the effect (on CPU
+        above all), and CPU can merge the recomputation away. So an estimate here is a
+        lead, not a promise; each value is priced as if it alone were dropped.
+    """
+
+    code: ClassVar[str] = "REM001"
+    name: ClassVar[str] = "remat"
+    examples: ClassVar[tuple[Example, ...]] = (
+        Example("a cheap activation kept for the backward pass", _step(keeps=True)),
+        Example(
+            "the backward pass reads an argument, which is there anyway", _step(False), finds=0
+        ),
+        Example("no backward pass", _INFERENCE, finds=0),
+    )
+
+    min_bytes: int = 1 << 20  # smaller values are not reported
+    min_share: float = 0.05  # share of the peak that makes a value a warning
+    max_cost: float = 0.05  # share of the step's time that recomputing may cost in a warning
+    top: int = 10  # source lines named one by one
+
+    def run(self, module: Module, context: Context) -> Iterator[Finding]:
+        """Yield loops that keep more than their carry, then values by bytes per second."""
+        if not any("transpose(" in metadata.op_name for metadata in module.metadatas):
+            return
+        if not context.memory.scheduled:
+            yield self.finding(
+                module.entry_computation.root,
+                "the module is not scheduled: what is live at the peak is taken from the printed "
+                "order, and fusion has not removed what it will",
+                severity=Severity.NOTE,
+                advice="Analyze the optimised module, or the program itself.",
+            )
+        search = _Search(module, context)
+        residuals = search.residuals()
+        for loop in search.loops:
+            yield from self._loop(module, context, loop)
+        groups: dict[str, _Group] = {}
+        for one in residuals:
+            key = f"{place_text(module, one.shown)} {one.loop >= 0}"
+            groups.setdefault(key, _Group()).residuals.append(one)
+        large = [group for group in groups.values() if group.bytes >= self.min_bytes]
+        ranked = sorted(large, key=lambda group: -group.rate)
+        for group in ranked[: self.top]:
+            yield self._value(module, context, group)
+        rest = ranked[self.top :]
+        if rest:
+            total = sum(group.bytes for group in rest)
+            cost = sum(group.seconds for group in rest)
+            yield self.finding(
+                module.instruction(rest[0].residuals[0].shown),
+                f"{counted(len(rest), 'more source line')} of the forward pass hold "
+                f"{bytes_text(total)} for the backward pass, {seconds_text(cost)} to recompute",
+                severity=Severity.NOTE,
+                bytes=total,
+                context=context,
+            )
+
+    def _value(self, module: Module, context: Context, group: _Group) -> Finding:
+        worst = max(group.residuals, key=lambda one: one.bytes)
+        flow = context.flow
+        share = group.bytes / max(context.memory.peak_bytes, 1)
+        whole = context.cost.total_seconds
+        relative = group.seconds / whole if whole else 0.0
+        flops = sum(one.flops for one in group.residuals)
+        # a fusion that writes a row in place has the whole buffer's shape
+        row = "dynamic-update-slice" in flow.contents(worst.at)
+        shape = next(flow.shape(worst.shown if row else worst.at).leaves())[1].without_layout()
+        many = counted(len(group.residuals), "value")
+        runs = times_text(worst.executions) if worst.loop >= 0 else ""
+        within = " under jax.checkpoint" if "checkpoint" in flow.op_name(worst.at) else ""
+        cheap = share >= self.min_share and relative <= self.max_cost and not within
+        # before scheduling and fusion, what is live together is a guess
+        cheap = cheap and context.memory.scheduled
+        place = place_text(module, worst.shown)
+        return self.finding(
+            module.instruction(worst.shown),
+            f"{place}{within} makes {many} of {shape}{runs}, kept for the backward pass: "
+            f"{bytes_text(group.bytes)} at the peak ({share:.0%} of it), live over "
+            f"{worst.span:.0%} of the step; making it again costs {seconds_text(group.seconds)} "
+            f"({relative:.1%} of the step, {flops:.3g} flops)",
+            severity=Severity.WARNING if cheap else Severity.NOTE,
+            advice=(
+                "It is kept on purpose, by the policy or as the input of a checkpointed function; "
+                "a checkpoint around more layers keeps fewer."
+                if within
+                else "Wrap the layer in jax.checkpoint with a policy that does not save it; to keep "
+                "dearer values of the layer, mark them with checkpoint_name and use "
+                "save_only_these_names. Compile again to confirm: XLA may recompute it already."
+            ),
+            seconds=-group.seconds,
+            bytes=group.bytes,
+            context=context,
+        )
+
+    def _loop(self, module: Module, context: Context, kept: _Loop) -> Iterator[Finding]:
+        """A finding where a loop stacks much more than its carry."""
+        saved = kept.bytes - kept.needed
+        share = saved / max(context.memory.peak_bytes, 1)
+        if saved < self.min_bytes or share < self.min_share or kept.values < 2:
+            return
+        seconds = _body_seconds(context, kept.at)
+        relative = seconds / max(context.cost.total_seconds, 1e-12)
+        place = line_text(module, kept.at) or f"%{module.instruction_names[kept.at]}"
+        yield self.finding(
+            module.instruction(kept.at),
+            f"the loop at {place} stacks {counted(kept.values, 'value')}, "
+            f"{bytes_text(kept.bytes)}, for the backward pass; with only its carry kept, "
+            f"{bytes_text(saved)} ({share:.0%} of the peak) go, for one more forward pass of "
+            f"at most {seconds_text(seconds)} ({relative:.0%} of the step)",
+            severity=Severity.WARNING if context.memory.scheduled else Severity.NOTE,
+            advice=(
+                "Wrap the body: jax.lax.scan(jax.checkpoint(body, prevent_cse=False), ...); "
+                "try policy=jax.checkpoint_policies.dots_saveable beside it, and compile both."
+            ),
+            seconds=-seconds,
+            bytes=saved,
+            context=context,
+        )
+
+
+class _Search:
+    """Finds the residuals of one module."""
+
+    def __init__(self, module: Module, context: Context):
+        self.module = module
+        self.context = context
+        self.flow = context.flow
+        self.runs = context.cost.executions.tolist()
+        self.seconds = context.cost.seconds.tolist()
+        self.flops = context.cost.flops.tolist()
+        self.last_use: dict[int, int] = {}
+        self.loops: list[_Loop] = []
+
+    def residuals(self) -> list[_Residual]:
+        found: list[_Residual] = []
+        peak = int(self.context.memory.peak_instruction)
+        for computation in range(len(self.module.computation_names)):
+            rows = self._rows(computation)
+            at_peak = self.flow.lift(peak, computation)
+            if at_peak is not None and self.runs[rows.start] > 0:
+                found += self._of_computation(rows, at_peak)
+        return found
+
+    def _rows(self, computation: int) -> range:
+        start = self.module.computation_start
+        return range(int(start[computation]), int(start[computation + 1]))
+
+    def _of_computation(self, rows: range, peak: int) -> list[_Residual]:
+        flow, found = self.flow, []
+        if not any(phase(flow.op_name(at)) is Phase.BACKWARD for at in rows):
+            return []
+        for at in rows:
+            opcode = flow.opcode(at)
+            if opcode == "while":
+                found += self._stacked(at, rows, peak)
+            elif opcode not in FREE and flow.shape(at).is_array:
+                read = self._read_backwards(at, at)
+                if read and at <= peak <= read[1]:
+                    seconds, flops, missing = self._recompute(at, read[0], {})
+                    if not missing:
+                        found.append(
+                            _Residual(
+                                at=at,
+                                shown=flow.place(at),
+                                bytes=flow.shape(at).bytes,
+                                seconds=seconds * self.runs[at],
+                                flops=flops * self.runs[at],
+                                executions=self.runs[at],
+                                span=(read[1] - at) / max(len(rows), 1),
+                            )
+                        )
+        return found
+
+    def _read_backwards(self, at: int, producer: int) -> tuple[int, int] | None:
+        """(first, last) position of the backward ops that read a forward value."""
+        flow = self.flow
+        name = flow.op_name(producer)
+        if not name or phase(name) is not Phase.FORWARD:
+            return None  # without a name it may be the compiler's own, such as a gradient's zeros
+        users = [user for user in self._users(at) if phase(flow.op_name(user)) is not Phase.FORWARD]
+        return (min(users), max(users)) if users else None
+
+    def _users(self, at: int) -> list[int]:
+        """Readers of a value, with the loop in place of the tuple that it enters it by."""
+        flow, out = self.flow, []
+        for user in flow.kernel_users(at):
+            if flow.opcode(user) == "tuple":
+                out += [one for one in flow.users(user) if flow.opcode(one) not in FREE]
+            elif flow.opcode(user) == "copy":
+                out += [one for one in flow.kernel_users(user) if flow.opcode(one) != "tuple"]
+            else:
+                out.append(user)
+        return out
+
+    def _stacked(self, loop: int, rows: range, peak: int) -> list[_Residual]:
+        """Residuals that a loop writes row after row and a later one reads."""
+        flow, found = self.flow, []
+        members: list[tuple[int, int, int, tuple[int, int]]] = []
+        stays: dict[Source, None] = {}
+        for user in flow.users(loop):
+            if flow.opcode(user) != "get-tuple-element":
+                continue
+            update = flow.stacked_update(loop, (flow.member(user),))
+            read = self._read_backwards(user, loop)
+            if update is None or read is None or not loop <= peak <= read[1]:
+                continue
+            source, shown = update
+            stays[source] = None
+            if flow.opcode(source[0]) not in FREE:
+                members.append((user, source[0], shown, read))
+        kept = 0
+        for user, made, shown, read in members:
+            inside = self._rows(flow.computation_of(made))
+            seconds, flops, missing = self._recompute(made, inside.stop, stays)
+            iterations = self.runs[made]
+            size = flow.shape(user).bytes
+            kept += size
+            size -= missing * int(iterations)
+            if size > 0:
+                found.append(
+                    _Residual(
+                        at=made,
+                        shown=shown,
+                        bytes=size,
+                        seconds=seconds * iterations,
+                        flops=flops * iterations,
+                        executions=iterations,
+                        span=(read[1] - loop) / max(len(rows), 1),
+                        loop=loop,
+                    )
+                )
+        if members:
+            self.loops.append(_Loop(loop, len(members), kept, self._carry_bytes(loop, stays)))
+        return found
+
+    def _carry_bytes(self, loop: int, stays: dict[Source, None]) -> int:
+        """Bytes over all iterations of the carry that is not stacked yet."""
+        flow, total = self.flow, 0
+        body = flow.callee(loop, "body")
+        parameter = None if body is None else flow.parameter(body)
+        if parameter is None:
+            return 0
+        for member, shape in enumerate(flow.shape(loop).elements):
+            path = (member,)
+            if (
+                shape.element_count > 1
+                and (parameter, path) not in stays
+                and not flow.is_invariant(loop, path)
+                and flow.stacked_update(loop, path) is None
+            ):
+                total += shape.bytes
+        return total * self.context.cost.trips.get(loop, 1)
+
+    def _recompute(
+        self, at: int, until: int, stays: dict[Source, None]
+    ) -> tuple[float, float, int]:
+        """(seconds, flops, bytes that would have to stay instead) of making a value again.
+
+        Goes up from ``at`` to values that are live until ``until`` anyway: arguments,
+        constants, ``stays``, and whatever is read that late. One execution.
+        """
+        flow = self.flow
+        seconds, flops, missing = 0.0, 0.0, 0
+        waiting: list[int] = [at]
+        seen: set[Source] = {(at, ())}
+        while waiting:
+            one = waiting.pop()
+            seconds += self.seconds[one]
+            flops += self.flops[one]
+            if len(seen) > _MAX_CHAIN:
+                return seconds, flops, flow.shape(at).bytes
+            for operand in flow.operands(one):
+                source = flow.source(operand)
+                if source in seen or source in stays or flow.source(operand, (), MOVES) in stays:
+                    continue
+                seen.add(source)
+                made, path = source
+                if flow.opcode(made) in ("parameter", "while"):
+                    missing += self._missing(made, path, operand, until)
+                elif flow.opcode(made) != "constant" and self._live_until(made) < until:
+                    waiting.append(made)
+        return seconds, flops, missing
+
+    def _missing(self, made: int, path: Path, operand: int, until: int) -> int:
+        """Bytes that would have to be kept where the chain starts at a loop's value."""
+        flow = self.flow
+        if flow.opcode(made) == "while":  # rerunning the loop is never worth it
+            return 0 if self._live_until(operand) >= until else flow.shape(operand).bytes
+        loop = flow.caller(flow.computation_of(made))
+        if not path or loop is None or flow.opcode(loop) != "while":
+            return 0
+        shape = flow.shape(operand)
+        if shape.element_count <= 1 or flow.is_invariant(loop, path):
+            return 0  # the loop's counter costs nothing
+        return 0 if flow.stacked_update(loop, path) is not None else shape.bytes
+
+    def _live_until(self, at: int) -> int:
+        found = self.last_use.get(at)
+        if found is None:
+            found = self.last_use[at] = max(self._users(at), default=at)
+        return found
+
+
+def _body_seconds(context: Context, loop: int) -> float:
+    """Seconds per step that one pass of a loop takes."""
+    body = context.flow.callee(loop, "body")
+    if body is None:
+        return 0.0
+    start, cost = context.module.computation_start, context.cost
+    rows = slice(int(start[body]), int(start[body + 1]))
+    return float((cost.seconds[rows] * cost.executions[rows]).sum())
