@@ -1,10 +1,11 @@
-"""The buffers of a walk: one row per set of leaves that share memory."""
+"""The buffers of a walk: one row per set of values that share memory."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from hlo_lab.cost.values import Walk
+from hlo_lab.cost.tables import Bools
+from hlo_lab.cost.walk import Walk
 from hlo_lab.ir.module import Ints, Module
 
 KINDS = ("temporary", "constant", "output", "argument")
@@ -13,77 +14,49 @@ DEVICE_SPACE = 0  # XLA's default memory; S(1) is VMEM on a TPU, S(5) the host
 
 
 class Buffers:
-    """Rows of buffers in device memory, in order of their first leaf.
+    """Rows of buffers, in order of the value that stands for them.
 
     Attributes:
-        row: int64[leaves], each leaf's buffer.
-        bytes, start, end, kind, instruction: int64[B]; a buffer outside device memory has
-            0 bytes. ``instruction`` is the one that defines the first leaf.
-        first_leaf: int64[B].
-        reusable: buffers whose idle times temporaries may use: outputs, and arguments
-            donated to one; use_row, use_start, use_end: when they are in use.
+        row: int64[V], each value's buffer.
+        value_start, value_end: int64[V], first and last time of each value.
+        bytes: int64[B]; 0 for a buffer outside device memory.
+        kind: int64[B], an index into ``KINDS``; instruction: the one that defines the
+            first value.
+        host: bool[B], whether temporaries may use it while it is idle: outputs, and arguments
+            donated to one.
         argument_bytes, output_bytes, alias_bytes: see ``MemoryProfile``.
     """
 
     def __init__(self, module: Module, walk: Walk):
-        leaf_bytes = np.array(walk.size, np.int64)
-        leaf_bytes[np.array(walk.space, np.int64) != DEVICE_SPACE] = 0
-        roots = _roots(walk.parent)
-        _, self.first_leaf, self.row = np.unique(roots, return_index=True, return_inverse=True)
-        count = len(self.first_leaf)
-        self.bytes = np.zeros(count, np.int64)
-        np.maximum.at(self.bytes, self.row, leaf_bytes)
-        owner = np.array(walk.owner, np.int64)
-        # a buffer is where its first leaf is
-        outside = np.array(walk.space, np.int64)[self.first_leaf] != DEVICE_SPACE
-        self.bytes[outside] = 0
-        self.instruction = owner[self.first_leaf]
-        self.start = np.full(count, len(walk.at_time), np.int64)
-        np.minimum.at(self.start, self.row, np.array(walk.start, np.int64))
-        self.end = np.zeros(count, np.int64)
-        np.maximum.at(self.end, self.row, np.array(walk.end, np.int64))
-        self.kind = np.full(count, TEMPORARY, np.int64)
-        constants = module.opcode_mask("constant")[owner]
-        self.kind[self.row[constants]] = CONSTANT
-        results = walk.results
-        self.kind[self.row[results]] = OUTPUT
-        arguments = [
-            leaf
-            for at in range(
-                int(module.computation_start[module.entry]),
-                int(module.computation_start[module.entry + 1]),
-            )
-            if module.parameter_number[at] >= 0
-            for leaf in walk.leaves_of(at)
-        ]
-        self.kind[self.row[arguments]] = ARGUMENT
-        self.argument_bytes = int(leaf_bytes[arguments].sum())
-        self.output_bytes = int(leaf_bytes[results].sum())
-        self._uses(walk, arguments)
-        aliased = [leaf for leaf in results if self.kind[self.row[leaf]] == ARGUMENT]
-        self.alias_bytes = int(leaf_bytes[aliased].sum())
-
-    def _uses(self, walk: Walk, arguments: list[int]) -> None:
-        """When outputs and donated arguments are in use, as rows of (buffer, start, end)."""
-        roots = _roots(walk.undonated)
-        held, first, number = np.unique(roots, return_index=True, return_inverse=True)
-        start = np.full(len(held), len(walk.at_time), np.int64)
-        np.minimum.at(start, number, np.array(walk.start, np.int64))
-        end = np.zeros(len(held), np.int64)
-        np.maximum.at(end, number, np.array(walk.end, np.int64))
-        start[number[arguments]] = 0
-        kind = self.kind[self.row[first]]
-        outputs = np.zeros(len(self.bytes), np.bool_)
-        outputs[self.row[walk.results]] = True
-        resident = outputs[self.row[first]] & (kind != CONSTANT)
-        self.use_row, self.use_start, self.use_end = (
-            self.row[first][resident], start[resident], end[resident]
-        )  # fmt: skip
-        self.reusable = np.unique(self.use_row)
+        values = walk.values
+        size, owner = np.array(values.size, np.int64), np.array(values.owner, np.int64)
+        outside = np.array(values.space, np.int64) != DEVICE_SPACE
+        size[outside] = 0
+        _, first, self.row = np.unique(
+            _representatives(values.parent), return_index=True, return_inverse=True
+        )
+        self.value_start = np.array(values.start, np.int64)
+        self.value_end = np.array(values.end, np.int64)
+        self.value_start[walk.arguments] = 0
+        self.bytes = np.zeros(len(first), np.int64)
+        np.maximum.at(self.bytes, self.row, size)
+        self.bytes[outside[first]] = 0
+        self.instruction = owner[first]
+        self.kind = np.full(len(first), TEMPORARY, np.int64)
+        self.kind[self.row[module.opcode_mask("constant")[owner]]] = CONSTANT
+        self.kind[self.row[walk.results]] = OUTPUT
+        self.kind[self.row[walk.arguments]] = ARGUMENT
+        self.host: Bools = self.kind == OUTPUT
+        donated = [argument for _, argument in walk.donated]
+        self.host[self.row[donated]] = True
+        self.argument_bytes = int(size[walk.arguments].sum())
+        self.output_bytes = int(size[walk.results].sum())
+        aliased = [value for value in walk.results if self.kind[self.row[value]] == ARGUMENT]
+        self.alias_bytes = int(size[aliased].sum())
 
 
-def _roots(parent: list[int]) -> Ints:
-    """Each leaf's representative."""
+def _representatives(parent: list[int]) -> Ints:
+    """The root of each value in a union-find."""
     roots = np.array(parent, np.int64)
     while True:
         further = roots[roots]

@@ -9,7 +9,7 @@ import numpy as np
 from hlo_lab.cost.buffers import KINDS, TEMPORARY, Buffers
 from hlo_lab.cost.sharing import Sharing
 from hlo_lab.cost.tables import Bools
-from hlo_lab.cost.values import Walk
+from hlo_lab.cost.walk import Walk
 from hlo_lab.ir.module import Ints, Module
 from hlo_lab.ir.source import Frame
 
@@ -39,9 +39,11 @@ def holders_at(
     module: Module, walk: Walk, buffers: Buffers, sharing: Sharing, moment: int
 ) -> list[Holder]:
     """The buffers live at time ``moment``, largest first, at most ``MAX_HOLDERS``."""
-    live: Bools = (buffers.start <= moment) & (sharing.end >= moment) & (sharing.inside < 0)
-    live |= buffers.kind != TEMPORARY
-    live &= buffers.bytes > 0
+    intervals = sharing.intervals
+    now = (intervals.start <= moment) & (intervals.end >= moment)
+    live: Bools = buffers.kind != TEMPORARY
+    live[intervals.buffer[now]] = True
+    live &= (buffers.bytes > 0) & (sharing.inside < 0)
     rows = np.nonzero(live)[0]
     rows = rows[np.argsort(-buffers.bytes[rows], kind="stable")][:MAX_HOLDERS]
     members = _members(buffers, rows)
@@ -54,7 +56,7 @@ def holders_at(
 
 
 def _members(buffers: Buffers, rows: Ints) -> dict[int, Ints]:
-    """The leaves of some buffers."""
+    """The values of some buffers."""
     wanted = np.nonzero(np.isin(buffers.row, rows))[0]
     order = wanted[np.argsort(buffers.row[wanted], kind="stable")]
     bounds = np.searchsorted(buffers.row[order], rows)
@@ -65,10 +67,10 @@ def _members(buffers: Buffers, rows: Ints) -> dict[int, Ints]:
     }
 
 
-def _origin(module: Module, walk: Walk, first: int, leaves: Ints) -> int:
+def _origin(module: Module, walk: Walk, first: int, members: Ints) -> int:
     """The instruction to name: what an update in place writes, else what a copy copies."""
-    for leaf in leaves[:_MAX_CHASE].tolist():
-        at = walk.owner[leaf]
+    for value in members[:_MAX_CHASE].tolist():
+        at = walk.values.owner[value]
         written = _written(module, walk, at)
         if written is not None:
             found = _chase(module, walk, written)

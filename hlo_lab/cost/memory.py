@@ -1,8 +1,8 @@
 """Peak memory of a module and who holds it, by a liveness sweep over its buffers.
 
-Buffers come from :mod:`hlo_lab.cost.values`; each lives from its first definition to its
-last use in program order. Arguments, outputs and constants are held for the whole run, as
-the runtime allocates them before it; temporaries come and go.
+Buffers come from a walk over what executes (:mod:`hlo_lab.cost.walk`), each with the times
+at which it holds something, in program order. Arguments, outputs and constants are held
+for the whole run, as the runtime allocates them before it; temporaries come and go.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from hlo_lab.cost.buffers import CONSTANT, TEMPORARY, Buffers
 from hlo_lab.cost.holders import Holder, holders_at
 from hlo_lab.cost.sharing import share
-from hlo_lab.cost.values import Walk
+from hlo_lab.cost.walk import Walk
 from hlo_lab.ir.module import Ints, Module
 
 
@@ -70,13 +70,14 @@ def memory_profile(module: Module) -> MemoryProfile:
     """
     walk = Walk(module)
     buffers = Buffers(module, walk)
-    times = max(len(walk.at_time), 1)
     sharing = share(walk, buffers)
-    end = sharing.end
-    temporary = (buffers.kind == TEMPORARY) & (sharing.inside < 0)
-    delta = np.zeros(times + 1, np.int64)
-    np.add.at(delta, buffers.start[temporary], buffers.bytes[temporary])
-    np.add.at(delta, end[temporary] + 1, -buffers.bytes[temporary])
+    intervals = sharing.intervals
+    own = (buffers.kind == TEMPORARY) & (sharing.inside < 0)
+    counted = own[intervals.buffer]
+    size = buffers.bytes[intervals.buffer[counted]]
+    delta = np.zeros(len(walk.at_time) + 1, np.int64)
+    np.add.at(delta, intervals.start[counted], size)
+    np.add.at(delta, intervals.end[counted] + 1, -size)
     live = np.cumsum(delta[:-1])
     held = int(buffers.bytes[buffers.kind != TEMPORARY].sum())
     moment = int(live.argmax())
@@ -93,8 +94,8 @@ def memory_profile(module: Module) -> MemoryProfile:
         peak_instruction=walk.at_time[moment],
         holders=holders_at(module, walk, buffers, sharing, moment),
         buffer_bytes=buffers.bytes,
-        buffer_start=buffers.start,
-        buffer_end=end,
+        buffer_start=intervals.start[intervals.first[:-1]],
+        buffer_end=intervals.end[intervals.first[1:] - 1],
         buffer_kind=buffers.kind,
         buffer_instruction=buffers.instruction,
         buffer_inside=sharing.inside,

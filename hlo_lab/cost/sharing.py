@@ -7,13 +7,13 @@ tried, largest first, in the smallest output (or donated argument) that is idle 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from hlo_lab.cost.buffers import TEMPORARY, Buffers
 from hlo_lab.cost.tables import Bools
-from hlo_lab.cost.values import Walk
+from hlo_lab.cost.walk import Walk
 from hlo_lab.ir.module import Ints
 
 # Temporaries below this part of all temporaries are not tried: they cannot matter.
@@ -21,116 +21,154 @@ _SMALLEST = 1e-5
 
 
 @dataclass
+class Intervals:
+    """Times at which buffers hold something: rows of (buffer, start, end), by buffer, disjoint.
+
+    ``first`` int64[B + 1] gives the rows of each buffer.
+    """
+
+    buffer: Ints
+    start: Ints
+    end: Ints
+    first: Ints
+
+
+@dataclass
 class Sharing:
     """Who takes over whose memory.
 
     Attributes:
-        end: int64[B], last time of each buffer once results took over dying operands.
+        intervals: when each buffer is in use, once results took over dying operands.
         inside: int64[B], the output or donated argument whose memory a temporary uses
             while that is idle; -1 for one with memory of its own.
-        touching: (temporary, other buffer) pairs that may overlap at the one instruction
-            that reads one and writes the other.
     """
 
-    end: Ints
+    intervals: Intervals
     inside: Ints
-    touching: set[tuple[int, int]] = field(default_factory=set)
 
 
 def share(walk: Walk, buffers: Buffers) -> Sharing:
     """Find both kinds of sharing."""
-    count = len(buffers.bytes)
-    sharing = Sharing(buffers.end.copy(), np.full(count, -1, np.int64))
-    _overwrite_dying(walk, buffers, sharing)
-    _use_idle(buffers, sharing)
-    return sharing
+    end, touching = _overwrite_dying(walk, buffers)
+    intervals = _intervals(buffers, end)
+    return Sharing(intervals, _use_idle(buffers, intervals, touching))
 
 
-def _overwrite_dying(walk: Walk, buffers: Buffers, sharing: Sharing) -> None:
-    """An elementwise result takes the place of an operand of its size that dies there."""
-    ends, starts = buffers.end.tolist(), buffers.start.tolist()
-    size, kind = buffers.bytes.tolist(), buffers.kind.tolist()
-    row = buffers.row.tolist()
+def _overwrite_dying(walk: Walk, buffers: Buffers) -> tuple[Ints, dict[int, set[int]]]:
+    """An elementwise result takes the place of an operand of its size that dies there.
+
+    Returns the end of each value, one earlier where that happens, and by temporary the other
+    kinds of buffers that it may overlap with at the one instruction that touches both.
+    """
+    end = buffers.value_end.copy()
+    ends, starts = buffers.value_end.tolist(), buffers.value_start.tolist()
+    row, kind = buffers.row.tolist(), buffers.kind.tolist()
+    size = buffers.bytes.tolist()
+    # of whole buffers: what a loop carries comes back in its buffer later
+    born, dies = np.full(len(size), end.max(initial=0)), np.zeros(len(size), np.int64)
+    np.minimum.at(born, buffers.row, buffers.value_start)
+    np.maximum.at(dies, buffers.row, end)
     taken: set[int] = set()
-    for time, mine, given in walk.sharing:
-        at = walk.at_time[time]
-        for leaf in range(mine, mine + len(walk.layout(at).bytes)):
-            result = row[leaf]
-            if not size[result]:
+    touching: dict[int, set[int]] = {}
+    for time, results, given in walk.sharing:
+        for result in results:
+            mine = row[result]
+            if not size[mine]:
                 continue
             for number, operand in enumerate(given):
-                other = row[operand]
-                if other == result or size[other] < size[result] or other in taken:
+                if len(operand) != 1 or operand[0] in taken:
                     continue
-                temporaries = (kind[result] == TEMPORARY) + (kind[other] == TEMPORARY)
-                if not temporaries or not walk.aliasing.may_share(at, number):
+                value, other = operand[0], row[operand[0]]
+                if other == mine or not size[mine] <= size[other]:
                     continue
-                if temporaries == 1:
-                    sharing.touching.add((result, other))
-                    sharing.touching.add((other, result))
+                if not walk.aliasing.may_share(walk.at_time[time], number):
+                    continue
+                if kind[mine] != TEMPORARY or kind[other] != TEMPORARY:
+                    touching.setdefault(mine, set()).add(other)
+                    touching.setdefault(other, set()).add(mine)
                 elif (
-                    starts[result] == time == ends[other] > starts[other]
-                    and size[other] == size[result]
+                    size[mine] == size[other]
+                    and born[mine] == time == dies[other]
+                    and starts[value] < time == ends[value]
                 ):
-                    taken.add(other)
-                    sharing.end[other] = time - 1
+                    taken.add(value)
+                    end[value] = time - 1
                     break
+    return end, touching
 
 
-def _use_idle(buffers: Buffers, sharing: Sharing) -> None:
+def _intervals(buffers: Buffers, end: Ints) -> Intervals:
+    """The values' lives, merged per buffer where they meet."""
+    order = np.lexsort((buffers.value_start, buffers.row))
+    row, start, last = buffers.row[order], buffers.value_start[order], end[order]
+    # a running maximum within each buffer: buffers are put one after the other in time
+    span = int(last.max(initial=0)) + 2
+    reached = np.maximum.accumulate(row * span + last)
+    new = np.ones(len(row), np.bool_)
+    new[1:] = (row[1:] != row[:-1]) | (row[1:] * span + start[1:] > reached[:-1])
+    heads = np.nonzero(new)[0]
+    tails = np.append(heads[1:], len(row))[: len(heads)] - 1
+    first = np.searchsorted(row[heads], np.arange(len(buffers.bytes) + 1))
+    return Intervals(row[heads], start[heads], reached[tails] - row[tails] * span, first)
+
+
+def _use_idle(buffers: Buffers, intervals: Intervals, touching: dict[int, set[int]]) -> Ints:
     """Place temporaries in outputs and donated arguments that are idle while they live."""
-    hosts = buffers.reusable[np.argsort(buffers.bytes[buffers.reusable], kind="stable")]
+    inside = np.full(len(buffers.bytes), -1, np.int64)
+    hosts = np.nonzero(buffers.host & (buffers.bytes > 0))[0]
+    hosts = hosts[np.argsort(buffers.bytes[hosts], kind="stable")]
     temporary = buffers.kind == TEMPORARY
     smallest = max(_SMALLEST * float(buffers.bytes[temporary].sum()), 1.0)
     guests = np.nonzero(temporary & (buffers.bytes >= smallest))[0]
     guests = guests[np.argsort(-buffers.bytes[guests], kind="stable")]
     if not len(hosts) or not len(guests):
-        return
+        return inside
     host_bytes = buffers.bytes[hosts]
-    busy = _Busy(buffers, hosts, len(guests))
-    friends: dict[int, set[int]] = {}
-    for one, other in sharing.touching:
-        friends.setdefault(one, set()).add(other)
+    busy = _Busy(intervals, hosts, guests)
     place = {int(host): number for number, host in enumerate(hosts)}
     for guest in guests.tolist():
-        start, end = int(buffers.start[guest]), int(sharing.end[guest])
+        rows = slice(intervals.first[guest], intervals.first[guest + 1])
+        start, end = intervals.start[rows], intervals.end[rows]
+        free = ~busy.during(start, end)
+        for friend in touching.get(guest, ()):
+            number = place.get(friend)
+            # one of the two starts where the other ends, so either may give way
+            if number is not None and not busy.during(start + 1, end - 1)[number]:
+                free[number] = True
         fits = int(np.searchsorted(host_bytes, buffers.bytes[guest]))
-        free = ~busy.between(start, end)
-        for friend in friends.get(guest, ()):
-            if friend in place and not busy.between(start + 1, end - 1)[place[friend]]:
-                free[place[friend]] = True
         candidates = np.nonzero(free[fits:])[0]
         if len(candidates):
             host = fits + int(candidates[0])
             busy.add(host, start, end)
-            sharing.inside[guest] = hosts[host]
+            inside[guest] = hosts[host]
+    return inside
 
 
 class _Busy:
     """The times at which each host is in use."""
 
-    def __init__(self, buffers: Buffers, hosts: Ints, guests: int):
+    def __init__(self, intervals: Intervals, hosts: Ints, guests: Ints):
         self.count = len(hosts)
-        number = np.full(len(buffers.bytes), -1, np.int64)
+        number = np.full(len(intervals.first) - 1, -1, np.int64)
         number[hosts] = np.arange(len(hosts))
-        known = number[buffers.use_row] >= 0
+        known = number[intervals.buffer] >= 0
         self.used = int(known.sum())
-        room = self.used + guests
-        self.host = np.zeros(room, np.int64)
-        self.start = np.zeros(room, np.int64)
-        self.end = np.zeros(room, np.int64)
-        self.host[: self.used] = number[buffers.use_row[known]]
-        self.start[: self.used] = buffers.use_start[known]
-        self.end[: self.used] = buffers.use_end[known]
+        room = self.used + int((intervals.first[guests + 1] - intervals.first[guests]).sum())
+        self.host, self.start, self.end = (np.zeros(room, np.int64) for _ in range(3))
+        self.host[: self.used] = number[intervals.buffer[known]]
+        self.start[: self.used] = intervals.start[known]
+        self.end[: self.used] = intervals.end[known]
 
-    def between(self, start: int, end: int) -> Bools:
-        """bool[hosts]: in use at some time of [start, end]."""
-        used = slice(0, self.used)
-        overlaps = (self.start[used] <= end) & (self.end[used] >= start)
+    def during(self, start: Ints, end: Ints) -> Bools:
+        """bool[hosts]: in use at some time of the intervals from ``start`` to ``end``."""
         out = np.zeros(self.count, np.bool_)
-        out[self.host[used][overlaps]] = True
+        used = slice(0, self.used)
+        for first, last in zip(start.tolist(), end.tolist(), strict=True):
+            overlaps = (self.start[used] <= last) & (self.end[used] >= first)
+            out[self.host[used][overlaps]] = True
         return out
 
-    def add(self, host: int, start: int, end: int) -> None:
-        self.host[self.used], self.start[self.used], self.end[self.used] = host, start, end
-        self.used += 1
+    def add(self, host: int, start: Ints, end: Ints) -> None:
+        rows = slice(self.used, self.used + len(start))
+        self.host[rows], self.start[rows], self.end[rows] = host, start, end
+        self.used += len(start)
