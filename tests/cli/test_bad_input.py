@@ -180,10 +180,13 @@ def test_truncated_proto(work: Path, proto: bytes, share: float) -> None:
 
 def test_truncated_text_is_read_with_a_warning(work: Path) -> None:
     (work / "cut.hlo").write_text(HLO[: HLO.index("rhs_contracting")])
-    done = hlo_lab("analyze", "cut.hlo", "--format", "json", cwd=work)
+    done = hlo_lab("analyze", "cut.hlo", cwd=work)
     assert done.code == 0, done.err
-    assert "cut" in done.err.replace("cut.hlo", "")
-    assert json.loads(done.out)["summary"]["instructions"] >= 2
+    assert "the file is cut after line 6" in " ".join(done.out.split())
+    done = hlo_lab("analyze", "cut.hlo", "--format", "json", cwd=work)
+    document = json.loads(done.out)
+    assert any("the file is cut after line 6" in warning for warning in document["warnings"])
+    assert document["summary"]["instructions"] >= 2
 
 
 def test_text_cut_in_its_first_line(work: Path) -> None:
@@ -367,9 +370,7 @@ def test_program_that_one_revision_lacks(repository: Path) -> None:
     for words, word in ((["HEAD~1", "HEAD"], "added"), (["HEAD", "HEAD~1"], "removed")):
         done = hlo_lab("diff", *words, "program.py:f", "--format", "json", cwd=repository)
         assert done.code == 0, done.err
-        document = json.loads(done.out)
-        assert document["verdict"] == "changed"
-        assert word in json.dumps(document["changes"])
+        assert json.loads(done.out)["verdict"] == word
         assert word in hlo_lab("diff", *words, "program.py:f", cwd=repository).out
     check_fails(hlo_lab("diff", "HEAD~1", "HEAD", "gone.py:f", cwd=repository), 2, "gone.py")
 
@@ -444,6 +445,7 @@ def test_a_disk_that_fills_up(work: Path, small_disk: Path) -> None:
 # Passes.
 
 RAISING = '''\
+"""Two passes, of which the first raises."""
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -452,25 +454,49 @@ from hlo_lab.passkit.base import AnalysisPass
 
 @dataclass(frozen=True)
 class Raising(AnalysisPass):
-    """Raises on every module."""
+    """Raises on every module.
+
+    What it finds
+        The root.
+    Why it matters
+        It does not.
+    Example
+        Any module.
+    What to do
+        Nothing.
+    How it is verified
+        By its test.
+    """
 
     code = "RAI001"
     name = "raising"
 
     def run(self, module, context) -> Iterator:
-        yield self.finding(module.entry.root, "found before it raised")
+        yield self.finding(module.entry_computation.root, "found before it raised")
         raise ZeroDivisionError("by design")
 
 
 @dataclass(frozen=True)
 class Steady(AnalysisPass):
-    """Finds the root of every module."""
+    """Finds the root of every module.
+
+    What it finds
+        The root.
+    Why it matters
+        It does not.
+    Example
+        Any module.
+    What to do
+        Nothing.
+    How it is verified
+        By its test.
+    """
 
     code = "STE001"
     name = "steady"
 
     def run(self, module, context) -> Iterator:
-        yield self.finding(module.entry.root, "the root is here")
+        yield self.finding(module.entry_computation.root, "the root is here")
 '''
 
 
@@ -492,7 +518,7 @@ def test_pass_files_that_do_not_load(work: Path) -> None:
     (work / "mine").mkdir()
     file = work / "mine" / "broken.py"
     for source, line, says in (
-        ("x = 1\ndef f(:\n", 2, "SyntaxError"),
+        ("x = 1\ndef f(:\n", 2, "syntax error"),
         ("import nothing_like_this\n", 1, "nothing_like_this"),
     ):
         file.write_text(source)
