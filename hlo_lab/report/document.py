@@ -14,7 +14,8 @@ from hlo_lab.passkit.finding import Finding
 @dataclass(frozen=True)
 class Column:
     """A table's column. ``elide`` says what may be left out of a cell that is too long:
-    ``""`` nothing, ``"middle"`` of a name, ``"source"`` the function and the path of a source line."""
+    ``""`` nothing, ``"middle"`` of a name, ``"source"`` the function and the path of a
+    source line."""
 
     title: str
     right: bool = False

@@ -1,0 +1,323 @@
+"""Making a drawing small enough to read: plumbing left out, repeated structure drawn once.
+
+Instructions are put into a tree by the scope of their op_name (``GPT / layer_* / mlp /
+dot_general``), with the numbers of repeated layers replaced by a star; without op_names by
+what they are and what they read. The tree is opened from its root, the branch with most
+instructions first, until the drawing has as many nodes as it may.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import re
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+from hlo_lab.ir.module import Module
+from hlo_lab.report.graph_select import Selection
+
+Path = tuple[str, ...]
+
+_PLUMBING = frozenset(("get-tuple-element", "bitcast", "tuple", "opt-barrier", "after-all"))
+_VALUES = frozenset(("constant", "iota", "partition-id", "replica-id"))
+_SPREADING = frozenset(("broadcast", "reshape", "convert", "bitcast", "copy"))
+_NUMBERED = re.compile(r"(.*?)(\d+)(\D*)")
+_TOKEN = re.compile(r"\['?([^'\]]*)'?\]|\.")
+_FEWEST_LAYERS = 3
+_REFINEMENTS = 3  # rounds of looking at operands where there are no op_names
+
+
+@dataclass
+class Plain:
+    """A selection without plumbing.
+
+    Attributes:
+        rows: instructions that get drawn.
+        edges, loops: between them.
+        outputs: instructions whose value leaves the computation.
+        absorbed: parameters that one instruction alone reads, by that instruction.
+        left_out: how many instructions are not drawn.
+    """
+
+    rows: list[int]
+    edges: list[tuple[int, int]]
+    loops: list[tuple[int, int]]
+    outputs: set[int] = field(default_factory=set)
+    absorbed: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
+    left_out: int = 0
+
+
+def as_is(module: Module, selection: Selection) -> Plain:
+    """Every instruction of a selection."""
+    own = selection.stands_for
+    edges = [(own.get(a, a), b) for a, b in selection.edges if b not in own]
+    rows = [row for row in selection.rows if row not in own]
+    return Plain(rows, edges, list(selection.loops))
+
+
+def without_plumbing(module: Module, selection: Selection) -> Plain:
+    """Leave out constants and what spreads them, tuples and their elements, lone parameters."""
+    names, inputs = _opcodes(module, selection.rows), defaultdict(list)
+    for a, b in selection.edges:
+        inputs[b].append(a)
+    values = _values(module, selection, names, inputs)
+    start = selection.computations[0]
+    plain = Plain([], [], [], left_out=0)
+    called = set(selection.caller)
+    passing = {
+        row
+        for row in selection.rows
+        if names[row] in _PLUMBING
+        or (names[row] == "parameter" and int(module.computation_of[row]) in called)
+    } - set(selection.stands_for)
+    sources = _Sources(module, selection, names, inputs, values, passing)
+    drawn = [
+        row
+        for row in selection.rows
+        if row not in values and row not in passing and row not in selection.stands_for
+    ]
+    readers: dict[int, list[int]] = defaultdict(list)
+    edges = []
+    for row in drawn:
+        for operand in inputs[row]:
+            for source in sources.of(operand):
+                edges.append((source, row))
+                readers[source].append(row)
+    for root, loop in selection.loops:
+        plain.loops += [(source, loop) for source in sources.of(root)]
+    plain.outputs.update(sources.of(int(module.computation_root[start])))
+    lone = {
+        row: readers[row][0]
+        for row in drawn
+        if names[row] == "parameter" and len(set(readers[row])) == 1 and row not in plain.outputs
+    }
+    unread = {row for row in drawn if names[row] == "parameter" and not readers[row]}
+    for row, reader in lone.items():
+        plain.absorbed[reader].append(row)
+    plain.rows = [row for row in drawn if row not in lone and row not in unread]
+    kept = set(plain.rows)
+    plain.edges = [(a, b) for a, b in dict.fromkeys(edges) if a in kept and b in kept]
+    plain.loops = [(a, b) for a, b in dict.fromkeys(plain.loops) if a in kept and b in kept]
+    plain.outputs &= kept
+    plain.left_out = len(selection.rows) - len(plain.rows)
+    return plain
+
+
+class _Sources:
+    """What a value is made from, once tuples and their elements are seen through."""
+
+    def __init__(
+        self,
+        module: Module,
+        selection: Selection,
+        names: dict[int, str],
+        inputs: dict[int, list[int]],
+        values: set[int],
+        passing: set[int],
+    ):
+        self.module, self.names, self.inputs = module, names, inputs
+        self.values, self.passing = values, passing
+        self.stands_for = selection.stands_for
+
+    def of(self, row: int) -> list[int]:
+        found: dict[int, None] = {}
+        seen: set[int] = set()
+        waiting = [row]
+        while waiting:
+            at = self.stands_for.get(waiting[-1], waiting[-1])
+            waiting.pop()
+            if at in seen or at in self.values:
+                continue
+            seen.add(at)
+            if at not in self.passing:
+                found[at] = None
+            else:
+                waiting += reversed(self._through(at))
+        return list(found)
+
+    def _through(self, row: int) -> list[int]:
+        operands = self.inputs[row]
+        if self.names[row] != "get-tuple-element" or not operands:
+            return operands
+        source = operands[0]
+        if self.names.get(source) == "tuple":
+            number = self.module.instruction(row).attributes.get("index", "")
+            members = self.inputs[source]
+            if number.isdecimal() and int(number) < len(members):
+                return [members[int(number)]]
+        return operands
+
+
+def _values(
+    module: Module, selection: Selection, names: dict[int, str], inputs: dict[int, list[int]]
+) -> set[int]:
+    """Constants, and what is made by spreading one."""
+    found: set[int] = set()
+    roots = {int(module.computation_root[c]) for c in selection.computations}
+    for row in selection.rows:
+        opcode, operands = names[row], inputs[row]
+        spread = opcode in _SPREADING and operands and all(o in found for o in operands)
+        if (opcode in _VALUES or spread) and row not in roots:
+            found.add(row)
+    return found
+
+
+def _opcodes(module: Module, rows: list[int]) -> dict[int, str]:
+    return dict(
+        zip(rows, (module.opcodes[code] for code in module.opcode[rows].tolist()), strict=True)
+    )
+
+
+# ---- the tree
+
+
+def paths(module: Module, plain: Plain) -> tuple[dict[int, Path], dict[str, int]]:
+    """(tree path by instruction, number of layers by starred scope)."""
+    scopes = _scopes(module, plain)
+    covered = sum(1 for scope in scopes.values() if len(scope) > 1)
+    if covered * 2 < len(plain.rows):
+        return _by_structure(module, plain), {}
+    layers = _layers(scopes)
+    out: dict[int, Path] = {}
+    for row in plain.rows:
+        scope = tuple(_starred(token, layers) for token in scopes[row])
+        shape = module.shapes[module.shape[row]].without_layout()
+        what = f"{module.opcodes[module.opcode[row]]} {shape}"
+        out[row] = (_home(module, row), *scope, what, _body_key(module, row))
+    counts = {_star(key): len(numbers) for key, numbers in layers.items()}
+    return out, counts
+
+
+def _home(module: Module, row: int) -> str:
+    computation = int(module.computation_of[row])
+    return module.computation_names[computation]
+
+
+def scope_tokens(op_name: str) -> Path:
+    """``jit(f)/jvp(GPT)/layer_0/mul`` and ``p['layer_0']['w']`` as their parts."""
+    parts, depth, start = [], 0, 0
+    for at, char in enumerate(op_name):
+        if char in "([{":
+            depth += 1
+        elif char in ")]}":
+            depth -= 1
+        elif char == "/" and depth <= 0:
+            parts.append(op_name[start:at])
+            start = at + 1
+    parts.append(op_name[start:])
+    if len(parts) == 1:
+        parts = [part for part in _TOKEN.split(parts[0]) if part]
+    return tuple(part for part in parts if part)
+
+
+def _scopes(module: Module, plain: Plain) -> dict[int, Path]:
+    """The op_name's parts; where there is none, those of a neighbour."""
+    cache: dict[int, Path] = {}
+    own: dict[int, Path] = {}
+    for row in plain.rows:
+        number = int(module.metadata[row])
+        if number not in cache:
+            cache[number] = scope_tokens(module.metadatas[number].op_name)
+        own[row] = cache[number]
+    for a, b in sorted(plain.edges, key=lambda edge: -edge[1]):
+        own[a] = own[a] or own[b]
+    for a, b in sorted(plain.edges, key=lambda edge: edge[0]):
+        own[b] = own[b] or own[a]
+    return own
+
+
+def _layers(scopes: dict[int, Path]) -> dict[tuple[str, str], set[int]]:
+    """Numbered scopes that repeat: (text before, text after) and the numbers."""
+    numbers: dict[tuple[str, str], set[int]] = defaultdict(set)
+    for scope in set(scopes.values()):
+        for token in scope[:-1]:
+            match = _NUMBERED.fullmatch(token)
+            if match:
+                numbers[match[1], match[3]].add(int(match[2]))
+    return {key: found for key, found in numbers.items() if len(found) >= _FEWEST_LAYERS}
+
+
+def _star(key: tuple[str, str]) -> str:
+    return f"{key[0]}*{key[1]}"
+
+
+def _starred(token: str, layers: dict[tuple[str, str], set[int]]) -> str:
+    match = _NUMBERED.fullmatch(token)
+    if match and (match[1], match[3]) in layers:
+        return _star((match[1], match[3]))
+    return token
+
+
+def _body_key(module: Module, row: int) -> str:
+    """Equal for instructions that call equal bodies. The same in every run, unlike ``hash``."""
+    digest = hashlib.blake2b(digest_size=8)
+    for body in module.callee[module.callee_start[row] : module.callee_start[row + 1]].tolist():
+        first, last = module.computation_start[body], module.computation_start[body + 1]
+        span = slice(module.operand_start[first], module.operand_start[last])
+        digest.update(module.opcode[first:last].tobytes())
+        digest.update(module.shape[first:last].tobytes())
+        digest.update((module.operand[span] - first).tobytes())
+    return digest.hexdigest()
+
+
+def _by_structure(module: Module, plain: Plain) -> dict[int, Path]:
+    """Refined round by round: opcode, shape, then the same of the operands."""
+    inputs: dict[int, list[int]] = defaultdict(list)
+    for a, b in plain.edges:
+        inputs[b].append(a)
+    names = _opcodes(module, plain.rows)
+    shape = {row: str(module.shapes[module.shape[row]].without_layout()) for row in plain.rows}
+    label = {row: f"{names[row]} {shape[row]}" for row in plain.rows}
+    out: dict[int, Path] = {row: (_home(module, row), names[row], label[row]) for row in plain.rows}
+    current = _numbered({row: (label[row], _body_key(module, row)) for row in plain.rows})
+    for _ in range(_REFINEMENTS):
+        current = _numbered(
+            {row: (current[row], *(current[a] for a in inputs[row])) for row in plain.rows}
+        )
+        for row in plain.rows:
+            out[row] = (*out[row], f"{current[row]:09}")
+    return out
+
+
+def _numbered(keys: dict[int, tuple[Any, ...]]) -> dict[int, int]:
+    """Equal keys get equal numbers, in the order of their first appearance."""
+    numbers: dict[tuple[Any, ...], int] = {}
+    return {row: numbers.setdefault(key, len(numbers)) for row, key in keys.items()}
+
+
+def fold(paths: dict[int, Path], most: int) -> dict[int, Path]:
+    """The tree node that each instruction is drawn as; at most ``most`` of them where possible.
+
+    Equal paths stay one node. The branch with the most instructions is opened first.
+    """
+    under: dict[Path, list[int]] = defaultdict(list)
+    for row, path in paths.items():
+        under[path[:1]].append(row)
+    heap = [(-len(rows), path) for path, rows in under.items()]
+    heapq.heapify(heap)
+    drawn, count = dict(under), len(under)
+    while heap:
+        _, path = heapq.heappop(heap)
+        rows = drawn[path]
+        children: dict[Path, list[int]] = defaultdict(list)
+        for row in rows:
+            children[paths[row][: len(path) + 1]].append(row)
+        if len(children) == 1 and path in children:
+            continue
+        if count + len(children) - 1 > most:
+            continue
+        count += len(children) - 1
+        del drawn[path]
+        for child, members in children.items():
+            drawn[child] = members
+            if child != path:
+                heapq.heappush(heap, (-len(members), child))
+    return {row: path for path, rows in drawn.items() for row in rows}
+
+
+def commonest(module: Module, rows: list[int], most: int = 3) -> str:
+    """``6 dot, 4 reduce``."""
+    counts = Counter(module.opcodes[code] for code in module.opcode[rows].tolist())
+    return ", ".join(f"{number} {opcode}" for opcode, number in counts.most_common(most))
