@@ -10,6 +10,9 @@ _CLOSING = {"{": "}", "(": ")", "[": "]"}
 _INTERESTING = re.compile(r'["{}()\[\],]')
 _BRACKET = re.compile(r'["{}()\[\]]')
 _STRING_END = re.compile(r'(?:[^"\\]|\\.)*"', re.S)
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.S)
+_DIVIDER = re.compile(r",\s*(?=[\w\-.]+=)")
+_LONG = 2000  # characters
 MAX_DEPTH = 1000
 
 
@@ -19,6 +22,11 @@ def split_top_level(text: str) -> Iterator[str]:
     Raises:
         ValueError: brackets that do not close, or nest deeper than ``MAX_DEPTH``.
     """
+    if len(text) > _LONG:
+        parts = _split_long(text)
+        if parts is not None:
+            yield from parts
+            return
     start = at = 0
     closing: list[str] = []
     while match := _INTERESTING.search(text, at):
@@ -43,6 +51,29 @@ def split_top_level(text: str) -> Iterator[str]:
     last = text[start:].strip()
     if last:
         yield last
+
+
+def _split_long(text: str) -> list[str] | None:
+    """Fast split of ``a={...}, b=...`` by counting brackets between the places that may divide.
+
+    None when the counts do not come out even: the careful way then says why.
+    """
+    bare = _STRING.sub(lambda match: "_" * len(match.group()), text) if '"' in text else text
+    parts: list[str] = []
+    start = counted = depth = 0
+    for match in _DIVIDER.finditer(bare):
+        depth += _depth(bare[counted : match.start()])
+        counted = match.start()
+        if depth == 0:
+            parts.append(text[start : match.start()].strip())
+            start = match.end()
+    parts.append(text[start:].strip())
+    return parts if depth + _depth(bare[counted:]) == 0 and '"' not in bare else None
+
+
+def _depth(text: str) -> int:
+    opened = text.count("{") + text.count("(") + text.count("[")
+    return opened - text.count("}") - text.count(")") - text.count("]")
 
 
 class BracketState:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import gc
 import re
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 
@@ -31,10 +33,11 @@ _CONTROL = re.compile(r", control-predecessors=\{([^{}\"]*)\}")
 _COMMENT = re.compile(r"/\*.*?\*/")
 _SIGIL_NAME = re.compile(rf"%{_NAME}")
 _LAST_NAME = re.compile(rf"({_NAME})\s*$")
+_BATCH = 8192  # instructions turned into columns at once
 _CACHED_RESTS = 200_000  # distinct attribute texts remembered; bounds memory
 
-Row = tuple[str, str, str, str, str, str]
-_Split = tuple[int, int, list[tuple[str, str]], list[str]]
+T = TypeVar("T")
+_Calls = tuple[list[tuple[str, str]], list[str]]  # (role, computation), control predecessors
 
 
 @contextmanager
@@ -55,6 +58,20 @@ def intern(table: dict[str, int], values: Sequence[str]) -> Iterable[int]:
         if value not in table:
             table[value] = len(table)
     return map(table.__getitem__, values)
+
+
+def guarded(
+    decode: Callable[[Any], T], what: str, path: str | Path | None
+) -> Callable[[Any], T]:
+    """``decode`` of a table's raw entry, which tells a damaged one as a ``ReadError``."""
+
+    def checked(raw: Any) -> T:
+        try:
+            return decode(raw)
+        except (ValueError, IndexError, KeyError, RecursionError) as error:
+            raise ReadError(f"a damaged {what}: {error}", path) from None
+
+    return checked
 
 
 class Columns:
@@ -86,11 +103,13 @@ class Columns:
         self._callees: list[tuple[int, str, str]] = []
         self._parameter_numbers: dict[int, int] = {}
         self._literals: dict[int, str] = {}
-        self._rests: dict[str, _Split] = {}
-        self._root = -1  # of the open computation, as are the next three
-        self._raw_names: list[str] = []
-        self._arguments: list[str] = []
-        self._open_controls: list[tuple[int, str]] = []
+        self._rows: list[tuple[str, ...]] = []  # of computations that are not in columns yet
+        self._waiting: list[tuple[int, int]] = []  # their (row count, line of the closing brace)
+        self._open_from = 0  # where the open computation starts in _rows
+        self._rest_attribute: dict[str, int] = {}
+        self._rest_metadata: dict[str, int] = {}
+        self._rest_calls: dict[str, _Calls] = {}
+        self._attribute_of: dict[str, tuple[int, _Calls | None]] = {}
 
     def fail(self, message: str) -> NoReturn:
         raise ReadError(message, self.path)
@@ -100,14 +119,13 @@ class Columns:
     @property
     def open_count(self) -> int:
         """Instructions of the open computation."""
-        return len(self._raw_names)
+        return len(self._rows) - self._open_from
 
     def open(self, name: str, is_entry: bool) -> None:
         if is_entry:
             self.entry = len(self.computation_names)
         self.computation_names.append(name)
-        self._root, self._raw_names, self._arguments = -1, [], []
-        self._open_controls = []
+        self._open_from = len(self._rows)
 
     def drop_open(self) -> None:
         """Forget the open computation, which has no instruction."""
@@ -115,55 +133,112 @@ class Columns:
         if self.entry == len(self.computation_names):
             self.entry = -1
 
-    def close(self, line: int) -> None:
-        first, count = self._computation_start[-1], self.open_count
-        index = dict(zip(self._raw_names, range(first, first + count), strict=True))
-        if len(index) != count:
-            seen: set[str] = set()
-            twice = next(name for name in self._raw_names if name in seen or seen.add(name))
-            self.fail(f"two instructions of {self.computation_names[-1]!r} are named {twice!r}")
-        self._close_operands(index, first, line)
-        for at, name in self._open_controls:
-            if name in index:
-                self._controls.append((at, index[name]))
-        self._computation_start.append(first + count)
-        self._computation_root.append(self._root if self._root >= 0 else first + count - 1)
-        self._raw_names, self._arguments = [], []
+    def add_rows(self, rows: Sequence[tuple[str, ...]]) -> None:
+        """Append instructions: (root, name, shape, opcode, arguments, attributes) each."""
+        self._rows += rows
 
-    def _close_operands(self, index: dict[str, int], first: int, line: int) -> None:
-        arguments = self._arguments
+    def close(self, line: int) -> None:
+        self._waiting.append((self.open_count, line))
+        self._open_from = len(self._rows)
+        if self._open_from > _BATCH:
+            self._flush()
+
+    # ---- from rows to columns, a batch of whole computations at a time
+
+    def _flush(self) -> None:
+        if not self._rows:
+            return
+        roots, names, shapes, opcodes, arguments, rests = zip(*self._rows, strict=True)
+        first = len(self._names)
+        self._names += [name.removeprefix("%") for name in names]
+        self._shape.extend(intern(self._shapes, shapes))
+        self._opcode.extend(intern(self._opcodes, opcodes))
+        controls = self._add_rests(rests, first)
+        if "parameter" in opcodes or "constant" in opcodes:
+            arguments = self._take_leaves(first, opcodes, arguments)
+        marked = [row for row, root in enumerate(roots) if root]
+        starts = [0, *accumulate(count for count, _ in self._waiting)]
+        self._computation_start += [first + start for start in starts[1:]]
+        self._add_roots(marked, starts, first)
+        self._add_operands(names, arguments, starts, first)
+        for at, name in controls:
+            which = bisect_right(starts, at - first) - 1
+            span = range(starts[which], starts[which + 1])
+            self._controls += [(at, first + row) for row in span if names[row] == name]
+        self._rows, self._waiting, self._open_from = [], [], 0
+
+    def _add_roots(self, marked: list[int], starts: list[int], first: int) -> None:
+        """The last ROOT of each computation, or its last instruction."""
+        roots = [end - 1 for end in starts[1:]]
+        for row in marked:
+            roots[bisect_right(starts, row) - 1] = row
+        self._computation_root += [first + row for row in roots]
+
+    def _add_operands(
+        self, names: tuple[str, ...], arguments: Sequence[str], starts: list[int], first: int
+    ) -> None:
         joined = ", ".join(filter(None, arguments))
         if "/*" in joined:
             joined = _COMMENT.sub("", joined)
-        before = len(self._operand)
+        index = dict(zip(names, range(first, first + len(names)), strict=True))
         counts = [text.count(",") + 1 if text else 0 for text in arguments]
         try:
             flat = list(map(index.__getitem__, joined.split(", "))) if joined else []
         except KeyError:
-            flat, counts = self._slow_operands(index, line)
+            flat = []
+        owner = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+        same = (
+            len(index) == len(names)
+            and len(flat) == sum(counts)
+            and np.array_equal(owner[np.array(flat, np.int64) - first], np.repeat(owner, counts))
+        )
+        if not same:  # names that repeat, or operands with their shapes in front
+            flat, counts = [], []
+            for number, (_, line) in enumerate(self._waiting):
+                part = slice(starts[number], starts[number + 1])
+                found = self._computation_operands(
+                    names[part], arguments[part], first + starts[number], line
+                )
+                flat += found[0]
+                counts += found[1]
         self._operand.extend(flat)
         self._operand_count.extend(counts)
-        consumer = np.repeat(np.arange(first, first + len(counts)), counts)
-        late = np.asarray(flat, np.int64) >= consumer
-        if late.any():
-            edge = int(late.argmax())
-            self.fail(
-                f"{self._names[consumer[edge]]!r} uses {self._names[self._operand[before + edge]]!r} "
-                "before it is defined"
-            )
 
-    def _slow_operands(self, index: dict[str, int], line: int) -> tuple[list[int], list[int]]:
+    def _computation_operands(
+        self, names: tuple[str, ...], arguments: Sequence[str], first: int, line: int
+    ) -> tuple[list[int], list[int]]:
+        index = dict(zip(names, range(first, first + len(names)), strict=True))
+        if len(index) != len(names):
+            twice = next(name for name, count in Counter(names).items() if count > 1)
+            message = f"two instructions of the computation ending here are named {twice[:60]!r}"
+            raise ReadError(message, self.path, line)
+        joined = ", ".join(filter(None, arguments))
+        if "/*" in joined:
+            joined = _COMMENT.sub("", joined)
+        try:
+            flat = list(map(index.__getitem__, joined.split(", "))) if joined else []
+        except KeyError:
+            return self._slow_operands(index, names, arguments, line)
+        return flat, [text.count(",") + 1 if text else 0 for text in arguments]
+
+    def _slow_operands(
+        self,
+        index: dict[str, int],
+        raw_names: tuple[str, ...],
+        arguments: Sequence[str],
+        line: int,
+    ) -> tuple[list[int], list[int]]:
         flat: list[int] = []
         counts: list[int] = []
-        sigil = self._raw_names[0][:1] == "%"
-        for row, text in enumerate(self._arguments):
+        sigil = raw_names[0][:1] == "%"
+        for row, text in enumerate(arguments):
             text = _COMMENT.sub("", text) if "/*" in text else text
             names = _SIGIL_NAME.findall(text) if sigil and "%" in text else _operand_names(text)
             counts.append(len(names))
             for name in names:
                 at = index.get(name)
                 if at is None:
-                    user = self._raw_names[row]
+                    user = raw_names[row]
                     message = f"unknown operand {name[:60]!r} of {user!r}, in the computation ending here"
                     raise ReadError(message, self.path, line)
                 flat.append(at)
@@ -182,33 +257,24 @@ class Columns:
 
     # ---- instructions
 
-    def add_rows(self, rows: Sequence[tuple[str, ...]], _: object = None) -> None:
-        """Append instructions: (root, name, shape, opcode, arguments, attributes) each."""
-        roots, names, shapes, opcodes, arguments, rests = zip(*rows, strict=True)
-        first = len(self._names)
-        if "ROOT " in roots:
-            self._root = first + roots.index("ROOT ")
-        self._raw_names += names
-        self._names += [name.removeprefix("%") for name in names]
-        self._shape.extend(intern(self._shapes, shapes))
-        self._opcode.extend(intern(self._opcodes, opcodes))
-        known = self._rests
+    def _add_rests(self, rests: tuple[str, ...], first: int) -> list[tuple[int, str]]:
+        """Fill the columns that the text after the operands makes; control edges by name."""
+        known = self._rest_attribute
         if len(known) > _CACHED_RESTS:
-            known.clear()
+            for cache in (known, self._rest_metadata, self._rest_calls):
+                cache.clear()
         for rest in dict.fromkeys(rests):
             if rest not in known:
-                known[rest] = self._split_rest(rest)
-        split = [known[rest] for rest in rests]
-        self._attribute.extend([parts[0] for parts in split])
-        self._metadata.extend([parts[1] for parts in split])
-        for at, parts in enumerate(split, first):
-            if parts[2]:
-                self._callees += [(at, role, name) for role, name in parts[2]]
-            if parts[3]:
-                self._open_controls += [(at, name) for name in parts[3]]
-        if "parameter" in opcodes or "constant" in opcodes:
-            arguments = self._take_leaves(first, opcodes, arguments)
-        self._arguments += arguments
+                self._split_rest(rest)
+        self._attribute.extend(map(known.__getitem__, rests))
+        self._metadata.extend(map(self._rest_metadata.__getitem__, rests))
+        calls = self._rest_calls
+        open_controls: list[tuple[int, str]] = []
+        for at, rest in [pair for pair in enumerate(rests, first) if pair[1] in calls]:
+            callees, controls = calls[rest]
+            self._callees += [(at, role, name) for role, name in callees]
+            open_controls += [(at, name) for name in controls]
+        return open_controls
 
     def _take_leaves(
         self, first: int, opcodes: tuple[str, ...], arguments: Sequence[str]
@@ -227,35 +293,52 @@ class Columns:
                 left[row] = ""
         return tuple(left)
 
-    def _split_rest(self, rest: str) -> _Split:
-        metadata, callees, controls = 0, [], []
-        rest = rest.rstrip()
-        if ", metadata={" in rest:
+    def _split_rest(self, whole: str) -> None:
+        """Remember what the text after an instruction's operands comes to."""
+        metadata = 0
+        rest = whole.rstrip()
+        before, found, after = rest.partition(", metadata={")
+        if found and after.find("}") == len(after) - 1 and "{" not in after and _flat(before):
+            metadata = self._metadatas.setdefault(after[:-1], len(self._metadatas))
+            rest = before
+        elif found:
             match = _METADATA.search(rest)
             if match is not None and _top_level(rest, match.start()):
                 text = match.group(1)
                 metadata = self._metadatas.setdefault(text, len(self._metadatas))
                 rest = rest[: match.start()] + rest[match.end() :]
-        if "=" in rest:
-            for match in _CALLEE.finditer(rest):
-                if _top_level(rest, match.start()):
-                    role = _ROLE_OF[match.group(1)]
-                    names = _COMMENT.sub("", match.group(2)).strip("{}").split(",")
-                    callees += [(role, name.strip(" %")) for name in names if name.strip()]
-            if callees:
-                rest = _CALLEE.sub(lambda m: m.group() if not _top_level(rest, m.start()) else "", rest)
+        if rest not in self._attribute_of:
+            if len(self._attribute_of) > _CACHED_RESTS:
+                self._attribute_of.clear()
+            self._attribute_of[rest] = self._split_attributes(rest)
+        self._rest_attribute[whole], calls = self._attribute_of[rest]
+        self._rest_metadata[whole] = metadata
+        if calls is not None:
+            self._rest_calls[whole] = calls
+
+    def _split_attributes(self, rest: str) -> tuple[int, _Calls | None]:
+        callees: list[tuple[str, str]] = []
+        controls: list[str] = []
+        for match in _CALLEE.finditer(rest):
+            if _top_level(rest, match.start()):
+                role = _ROLE_OF[match.group(1)]
+                names = _COMMENT.sub("", match.group(2)).strip("{}").split(",")
+                callees += [(role, name.strip(" %")) for name in names if name.strip()]
+        if callees:
+            rest = _CALLEE.sub(lambda m: "" if _top_level(rest, m.start()) else m.group(), rest)
         if ", control-predecessors=" in rest:
-            match = _CONTROL.search(rest)
-            if match is not None:
-                controls = [name.strip() for name in match.group(1).split(",") if name.strip()]
-                rest = rest[: match.start()] + rest[match.end() :]
+            found = _CONTROL.search(rest)
+            if found is not None:
+                controls = [name.strip() for name in found.group(1).split(",") if name.strip()]
+                rest = rest[: found.start()] + rest[found.end() :]
         attribute = self._attributes.setdefault(rest, len(self._attributes))
-        return attribute, metadata, callees, controls
+        return attribute, (callees, controls) if callees or controls else None
 
     # ---- the end
 
     def module(self, tolerant: bool) -> Module:
         """The finished module. A ``tolerant`` one drops calls of computations it lacks."""
+        self._flush()
         count = len(self._names)
         parameter_number = np.full(count, -1, np.int64)
         parameter_number[list(self._parameter_numbers)] = list(self._parameter_numbers.values())
@@ -268,7 +351,16 @@ class Columns:
                 self.fail(f"{self._names[at]!r} calls {name!r}, which is not in the file")
         callee_start, (callee_role, callee) = compressed_rows(callees, count)
         control_start, (control, _) = compressed_rows(self._controls, count)
-        attributes = LazyTable(list(self._attributes), parse_attributes)
+        operand_start = np.array([0, *accumulate(self._operand_count)], np.int64)
+        operand = _ints(self._operand)
+        late = operand >= np.repeat(np.arange(count), np.diff(operand_start))
+        if late.any():
+            edge = int(late.argmax())
+            user = self._names[int(np.searchsorted(operand_start, edge, "right")) - 1]
+            self.fail(f"{user!r} uses {self._names[operand[edge]]!r} before it is defined")
+        shapes = LazyTable(list(self._shapes), guarded(Shape.parse, "shape", self.path))
+        for _ in shapes:  # few are distinct: refuse a damaged one now
+            pass
         return Module(
             name=self.name,
             header=self.header,
@@ -279,19 +371,23 @@ class Columns:
             instruction_names=self._names,
             opcodes=list(self._opcodes),
             opcode=_ints(self._opcode),
-            shapes=LazyTable(list(self._shapes), Shape.parse),
+            shapes=shapes,
             shape=_ints(self._shape),
-            operand_start=np.array([0, *accumulate(self._operand_count)], np.int64),
-            operand=_ints(self._operand),
+            operand_start=operand_start,
+            operand=operand,
             control_start=control_start,
             control=control,
             callee_start=callee_start,
             callee=callee,
             callee_role=callee_role,
             parameter_number=parameter_number,
-            attributes=attributes,
+            attributes=LazyTable(
+                list(self._attributes), guarded(parse_attributes, "attribute list", self.path)
+            ),
             attribute=_ints(self._attribute),
-            metadatas=LazyTable(list(self._metadatas), parse_metadata),
+            metadatas=LazyTable(
+                list(self._metadatas), guarded(parse_metadata, "metadata", self.path)
+            ),
             metadata=_ints(self._metadata),
             literals=self._literals,
             frames=self.frames,
@@ -310,6 +406,10 @@ def _operand_names(text: str) -> list[str]:
         match = _LAST_NAME.search(part)
         names.append(match.group(1) if match else part)
     return names
+
+
+def _flat(text: str) -> bool:
+    return '"' not in text and text.count("{") == text.count("}")
 
 
 def _top_level(text: str, at: int) -> bool:

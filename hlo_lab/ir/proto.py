@@ -10,17 +10,16 @@ Header attributes that XLA keeps outside the proto (``num_partitions``,
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 from google.protobuf.message import DecodeError
 
 from hlo_lab.errors import ReadError
 from hlo_lab.ir import schema
-from hlo_lab.ir.columns import compressed_rows, pause_gc
+from hlo_lab.ir.columns import compressed_rows, guarded, pause_gc
 from hlo_lab.ir.module import ROLES, Ints, Module
 from hlo_lab.ir.proto_attributes import decode_attributes
 from hlo_lab.ir.proto_async import fold_async
@@ -28,7 +27,8 @@ from hlo_lab.ir.proto_header import decode_frames, decode_header
 from hlo_lab.ir.proto_values import decode_literal, decode_metadata, decode_shape
 from hlo_lab.ir.table import LazyMap, LazyTable
 
-MAX_NAME = 1 << 16
+_BATCH_BYTES = 4 << 20
+T = TypeVar("T")
 _ROLE = {name: number for number, name in enumerate(ROLES)}
 _TO_APPLY = frozenset(
     "call map reduce reduce-window all-reduce all-reduce-start reduce-scatter scatter sort "
@@ -94,15 +94,14 @@ class _Reader:
         module = self._assemble()
         if any(name in ("async-start", "async-update", "async-done") for name in module.opcodes):
             module = fold_async(module)
-        self._check(module)
+        for _ in module.shapes:  # few are distinct: refuse a damaged one now
+            pass
         return module
 
     # ---- the fast pass
 
     def _columns(self) -> None:
         """One list per column, computation after computation."""
-        columns_of, rests_of = schema.fast("Columns").FromString, schema.fast("Rests").FromString
-        bytes_of = schema.fast("RestBytes").FromString
         sequences = self.message.schedule.sequences if self.message.HasField("schedule") else {}
         self.computation_ids: list[int] = []
         self.computation_names: list[str] = []
@@ -110,46 +109,64 @@ class _Reader:
         self.start = [0]
         self.root_ids: list[int] = []
         rows: list[tuple[Any, ...]] = []
-        rests: list[bytes] = []
-        for raw in self.message.computations:
-            try:
-                computation, left = columns_of(raw), rests_of(raw)
-                for instruction in left.instructions:
-                    instruction.ClearField("column")
-                kept = bytes_of(left.SerializeToString()).instructions
-            except DecodeError:
-                self.fail(f"computation {len(self.start)} is damaged")
-            found = [
-                (
-                    item.id, item.name, item.opcode, item.shape, item.metadata,
-                    item.operand_ids, item.control_predecessor_ids,
-                    item.called_computation_ids, item.literal, item.parameter_number,
-                )
-                for item in computation.instructions
-            ]  # fmt: skip
-            name = _text(computation.name)
-            if not found:
-                self.fail(f"computation {name[:60]!r} is empty")
-            if computation.id in sequences:
-                order = self._scheduled(found, sequences[computation.id].instruction_ids, name)
-                found, kept = [found[i] for i in order], [kept[i] for i in order]
-            if computation.execution_thread not in (b"", b"main"):
-                self.threads[len(self.computation_names)] = _text(computation.execution_thread)
-            self.computation_ids.append(computation.id)
-            self.computation_names.append(name)
-            self.root_ids.append(computation.root_id)
-            rows += found
-            rests += kept
-            self.start.append(len(rows))
+        self.rests: list[bytes] = []
+        for batch in self._batches():
+            columns, rests = self._batch(batch)
+            for computation, left in zip(columns, rests, strict=True):
+                found = [
+                    (
+                        item.id, item.name, item.opcode, item.shape, item.metadata,
+                        item.operand_ids, item.control_predecessor_ids,
+                        item.called_computation_ids, item.literal, item.parameter_number,
+                    )
+                    for item in computation.instructions
+                ]  # fmt: skip
+                kept = left.instructions
+                name = computation.name
+                if not found:
+                    self.fail(f"computation {name[:60]!r} is empty")
+                if computation.id in sequences:
+                    ids = sequences[computation.id].instruction_ids
+                    order = self._scheduled(found, ids, name)
+                    found, kept = [found[i] for i in order], [kept[i] for i in order]
+                if computation.execution_thread not in ("", "main"):
+                    self.threads[len(self.computation_names)] = computation.execution_thread
+                self.computation_ids.append(computation.id)
+                self.computation_names.append(name)
+                self.root_ids.append(computation.root_id)
+                rows += found
+                self.rests += kept
+                self.start.append(len(rows))
         (
             self.ids, names, self.raw_opcodes, self.raw_shapes, self.raw_metadata, self.raw_operands,
             self.raw_controls, self.raw_callees, self.raw_literals, self.parameters,
         ) = zip(*rows, strict=True)  # fmt: skip
-        self.rests = rests
+        self.names = list(names)
+
+    def _batches(self) -> Iterator[bytes]:
+        """The computations' bytes, framed as a module's, about ``_BATCH_BYTES`` at a time."""
+        batch: list[bytes] = []
+        size = 0
+        for raw in self.message.computations:
+            batch += (b"\x1a", _varint(len(raw)), raw)  # field 3 of HloModuleProto
+            size += len(raw)
+            if size > _BATCH_BYTES:
+                yield b"".join(batch)
+                batch, size = [], 0
+        yield b"".join(batch)
+
+    def _batch(self, data: bytes) -> tuple[Any, Any]:
+        """Each computation's columns, and the bytes of its instructions' other fields."""
         try:
-            self.names = [name.decode() for name in names]
-        except UnicodeDecodeError:
-            self.names = [_text(name) for name in names]
+            columns = schema.fast("ColumnsBatch").FromString(data).computations
+            rests = schema.fast("RestsBatch").FromString(data)
+            for computation in rests.computations:
+                for instruction in computation.instructions:
+                    instruction.ClearField("column")
+            left = rests.SerializeToString()
+            return columns, schema.fast("RestBytesBatch").FromString(left).computations
+        except DecodeError:
+            self.fail("a computation is damaged")
 
     def _scheduled(
         self, found: list[tuple[Any, ...]], ids: Sequence[int], name: str
@@ -164,14 +181,14 @@ class _Reader:
 
     def _edges(self) -> None:
         count = len(self.ids)
-        self.rows = dict(zip(self.ids, range(count), strict=True))
-        # ids are unique in the module since XLA's first protos; a file of one's own may differ
-        self.unique = len(self.rows) == count
+        ids = np.fromiter(self.ids, np.int64, count)
+        self.by_id = np.argsort(ids, kind="stable")
+        self.sorted_ids = ids[self.by_id]
+        if (np.diff(self.sorted_ids) == 0).any():
+            self.fail("two instructions have the same id")
         self.computation_of = np.repeat(np.arange(len(self.start) - 1), np.diff(self.start))
         self.operand_start, self.operand = self._targets(self.raw_operands, "operand")
         self.control_start, self.control = self._targets(self.raw_controls, "control predecessor")
-        if not self.unique:
-            self.fail("two instructions have the same id")
         consumer = np.repeat(np.arange(count), np.diff(self.operand_start))
         late = self.operand >= consumer
         late |= self.computation_of[self.operand] != self.computation_of[consumer]
@@ -179,29 +196,35 @@ class _Reader:
             at = int(late.argmax())
             user, used = self.names[consumer[at]], self.names[self.operand[at]]
             self.fail(f"{user[:60]!r} uses {used[:60]!r}, which does not come before it")
-        self.roots = [self.rows.get(number, -1) for number in self.root_ids]
-        for number, root in enumerate(self.roots):
+        self.roots = self._rows_of(np.array(self.root_ids, np.int64))
+        for number, root in enumerate(self.roots.tolist()):
             if not self.start[number] <= root < self.start[number + 1]:
                 self.fail(f"the root of {self.computation_names[number][:60]!r} is not in it")
 
+    def _rows_of(self, ids: Ints) -> Ints:
+        """Instruction index of each id, -1 where there is none."""
+        place = np.searchsorted(self.sorted_ids, ids)
+        place[place == len(self.sorted_ids)] = 0
+        return np.where(self.sorted_ids[place] == ids, self.by_id[place], -1)
+
     def _targets(self, raw: Sequence[bytes], what: str) -> tuple[Ints, Ints]:
         flat, start = _varints(raw)
-        try:
-            target = array("q", map(self.rows.__getitem__, flat.tolist()))
-        except KeyError as error:
-            row = int(np.searchsorted(start, np.nonzero(flat == error.args[0])[0][0], "right")) - 1
-            self.fail(f"{self.names[row][:60]!r} has an unknown {what} (id {error.args[0]})")
-        return start, np.array(target, np.int64)
+        target = self._rows_of(flat)
+        if (target < 0).any():
+            edge = int((target < 0).argmax())
+            user = self.names[int(np.searchsorted(start, edge, "right")) - 1]
+            self.fail(f"{user[:60]!r} has an unknown {what} (id {flat[edge]})")
+        return start, target
 
     def _callees(self, opcodes: list[str], opcode: Ints) -> tuple[Ints, Ints, Ints]:
         by_id = {number: index for index, number in enumerate(self.computation_ids)}
         if len(by_id) != len(self.computation_ids):
             self.fail("two computations have the same id")
         entries = []
-        for at, raw in enumerate(self.raw_callees):
-            if not raw:
-                continue
-            called = _varints([raw])[0].tolist()
+        flat, first = _varints(self.raw_callees)
+        flat = flat.tolist()
+        for at in np.nonzero(np.diff(first))[0].tolist():
+            called = flat[first[at] : first[at + 1]]
             name = opcodes[opcode[at]]
             for role, number in _roles(name, called):
                 if number not in by_id:
@@ -223,7 +246,7 @@ class _Reader:
 
     def _assemble(self) -> Module:
         count = len(self.ids)
-        opcodes = [_text(raw) for raw in self.opcodes]
+        opcodes = self.opcodes
         literals: dict[int, bytes] = {}
         parameter_number = np.full(count, -1, np.int64)
         for number, name in enumerate(opcodes):
@@ -246,15 +269,15 @@ class _Reader:
         payloads = list(self.message.payloads)
         return Module(
             name=self.message.name,
-            header=decode_header(self.message),
+            header=guarded(_caught(decode_header), "module header", self.path)(self.message),
             computation_names=self.computation_names,
             computation_start=np.array(self.start, np.int64),
-            computation_root=np.array(self.roots, np.int64),
+            computation_root=self.roots,
             entry=entry[0],
             instruction_names=self.names,
             opcodes=opcodes,
             opcode=self.opcode,
-            shapes=LazyTable(self.shapes, decode_shape),
+            shapes=LazyTable(self.shapes, guarded(_caught(decode_shape), "shape", self.path)),
             shape=self.shape,
             operand_start=self.operand_start,
             operand=self.operand,
@@ -264,28 +287,24 @@ class _Reader:
             callee=callee,
             callee_role=callee_role,
             parameter_number=parameter_number,
-            attributes=LazyTable(self.attributes, lambda raw: decode_attributes(*raw, payloads)),
+            attributes=LazyTable(
+                self.attributes,
+                guarded(
+                    _caught(lambda raw: decode_attributes(*raw, payloads)),
+                    "attribute list",
+                    self.path,
+                ),
+            ),
             attribute=self.attribute,
-            metadatas=LazyTable(self.metadatas, decode_metadata),
+            metadatas=LazyTable(
+                self.metadatas, guarded(_caught(decode_metadata), "metadata", self.path)
+            ),
             metadata=self.metadata,
             literals=LazyMap(literals, decode_literal),
             frames=decode_frames(self.message),
             warnings=self.warnings,
             execution_threads=self.threads,
         )
-
-    def _check(self, module: Module) -> None:
-        """Decode every distinct shape, attribute list and metadata once, while it can be refused."""
-        for what, table in (
-            ("shape", module.shapes),
-            ("attribute list", module.attributes),
-            ("metadata", module.metadatas),
-        ):
-            try:
-                for _ in table:
-                    pass
-            except (DecodeError, ValueError, IndexError, KeyError, RecursionError) as error:
-                self.fail(f"a damaged {what}: {error}")
 
 
 def _roles(opcode: str, called: list[int]) -> list[tuple[int, int]]:
@@ -303,8 +322,25 @@ def _roles(opcode: str, called: list[int]) -> list[tuple[int, int]]:
     return [(role, number) for number in called]
 
 
-def _text(raw: bytes) -> str:
-    return raw[:MAX_NAME].decode("utf-8", "replace")
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _caught(decode: Callable[[Any], T]) -> Callable[[Any], T]:
+    """protobuf's own error as the ValueError that damaged text gives."""
+
+    def checked(raw: Any) -> T:
+        try:
+            return decode(raw)
+        except DecodeError as error:
+            raise ValueError(str(error)) from None
+
+    return checked
 
 
 def _distinct(values: Sequence[Any]) -> tuple[list[Any], Ints]:

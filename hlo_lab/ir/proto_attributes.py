@@ -27,7 +27,7 @@ _COLLECTIVES = frozenset(
 _HOST = frozenset(("send", "send-done", "recv", "recv-done"))
 
 
-def decode_attributes(opcode: bytes, raw: bytes, payloads: list[bytes]) -> Attributes:
+def decode_attributes(name: str, raw: bytes, payloads: list[bytes]) -> Attributes:
     """Name to value as XLA prints it. ``raw`` holds the instruction's other fields.
 
     Raises:
@@ -36,7 +36,6 @@ def decode_attributes(opcode: bytes, raw: bytes, payloads: list[bytes]) -> Attri
     message = schema.full("HloInstructionProto").FromString(raw)
     if message.operand_ids or message.called_computation_ids or message.control_predecessor_ids:
         raise ValueError("ids are not packed")
-    name = opcode.decode("utf-8", "replace")
     out: Attributes = {}
     decoder = _OF_OPCODE.get(name)
     if decoder is not None:

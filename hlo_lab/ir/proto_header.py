@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hlo_lab.ir.proto_sharding import braces, sharding_text
-from hlo_lab.ir.proto_values import quote, shape_of
+from hlo_lab.ir.proto_values import decode_shape, quote
 from hlo_lab.ir.source import StackFrames
 
 _ALIAS_KINDS = {0: "undefined-alias", 1: "may-alias", 2: "must-alias"}
@@ -29,8 +29,8 @@ def decode_header(message: Any) -> dict[str, str]:
         ) + " }"  # fmt: skip
     if message.HasField("host_program_shape"):
         shape = message.host_program_shape
-        parameters = ", ".join(str(shape_of(part)) for part in shape.parameters)
-        out["entry_computation_layout"] = f"{{({parameters})->{shape_of(shape.result)}}}"
+        parameters = ", ".join(_shape_text(part) for part in shape.parameters)
+        out["entry_computation_layout"] = f"{{({parameters})->{_shape_text(shape.result)}}}"
     if message.frontend_attributes.map:
         out["frontend_attributes"] = frontend_text(message.frontend_attributes)
     if message.HasField("spmd_output_sharding"):
@@ -39,6 +39,10 @@ def decode_header(message: Any) -> dict[str, str]:
         parts = [sharding_text(part) for part in message.spmd_parameters_shardings]
         out["spmd_parameters_shardings"] = braces(parts)
     return out
+
+
+def _shape_text(proto: Any) -> str:
+    return str(decode_shape(proto.SerializeToString()))
 
 
 def _index(index: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -36,8 +36,10 @@ def _primitive_types() -> dict[int, str]:
 # ---- shapes
 
 
-def decode_shape(raw: bytes) -> Shape:
-    return shape_of(schema.full("ShapeProto").FromString(raw))
+@lru_cache(maxsize=10_000)
+def decode_shape(raw: bytes, depth: int = 0) -> Shape:
+    """A serialized ShapeProto as a Shape; see :func:`shape_of`."""
+    return shape_of(schema.full("ShapeProto").FromString(raw), depth)
 
 
 def shape_of(proto: Any, depth: int = 0) -> Shape:
@@ -46,7 +48,9 @@ def shape_of(proto: Any, depth: int = 0) -> Shape:
         raise ValueError(f"shape nested deeper than {MAX_TUPLE_DEPTH}")
     dtype = primitive_name(proto.element_type)
     if dtype in ("tuple", "buffer"):
-        elements = tuple(shape_of(element, depth + 1) for element in proto.tuple_shapes)
+        elements = tuple(
+            decode_shape(element.SerializeToString(), depth + 1) for element in proto.tuple_shapes
+        )
         return Shape(dtype, elements=elements)
     if len(proto.dimensions) > MAX_RANK:
         raise ValueError(f"a shape of rank {len(proto.dimensions)}")

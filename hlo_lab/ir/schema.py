@@ -23,8 +23,8 @@ _FILE = Path(__file__).with_name("hlo_descriptors.binpb")
 _Field = descriptor_pb2.FieldDescriptorProto
 # name, number, type: the same wire format as HloInstructionProto's
 _COLUMNS = (
-    ("name", 1, _Field.TYPE_BYTES),  # bytes: a hostile name must not stop the parser
-    ("opcode", 2, _Field.TYPE_BYTES),
+    ("name", 1, _Field.TYPE_STRING),
+    ("opcode", 2, _Field.TYPE_STRING),
     ("shape", 3, _Field.TYPE_BYTES),
     ("metadata", 7, _Field.TYPE_BYTES),
     ("literal", 8, _Field.TYPE_BYTES),
@@ -55,7 +55,11 @@ def full(name: str) -> Any:
 
 @cache
 def fast(name: str) -> Any:
-    """A message class of the fast schemas: Module, Columns, Rests, RestBytes, Envelope."""
+    """A message class of the fast schemas.
+
+    ``Columns``, ``Rests`` and ``RestBytes`` read a HloComputationProto; ``ColumnsBatch``
+    and so on a HloModuleProto's computations.
+    """
     return message_factory.GetMessageClass(_fast_pool().FindMessageTypeByName(f"fast.{name}"))
 
 
@@ -95,16 +99,19 @@ def _fast_pool() -> Any:
     instructions = ("instructions", 2, _Field.TYPE_MESSAGE)
     message(
         "Columns",
-        ("name", 1, _Field.TYPE_BYTES),
+        ("name", 1, _Field.TYPE_STRING),
         instructions,
         ("id", 5, _Field.TYPE_INT64),
         ("root_id", 6, _Field.TYPE_INT64),
-        ("execution_thread", 8, _Field.TYPE_BYTES),
+        ("execution_thread", 8, _Field.TYPE_STRING),
         repeated="instructions",
         of="Instruction",
     )
     message("Rests", instructions, repeated="instructions", of="Rest")
     message("RestBytes", ("instructions", 2, _Field.TYPE_BYTES), repeated="instructions")
+    for name in ("Columns", "Rests", "RestBytes"):
+        computations = ("computations", 3, _Field.TYPE_MESSAGE)
+        message(f"{name}Batch", computations, repeated="computations", of=name)
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return pool

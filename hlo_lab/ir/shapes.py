@@ -126,13 +126,17 @@ class Shape:
             return Shape("tuple", elements=tuple(s.without_layout() for s in self.elements))
         return Shape(self.dtype, self.dims, dynamic=self.dynamic)
 
-    def __str__(self) -> str:
+    @cached_property
+    def _text(self) -> str:
         if self.is_tuple:
             return f"({', '.join(map(str, self.elements))})"
         flags = self.dynamic or (False,) * len(self.dims)
         dims = ",".join(f"<={d}" if dyn else str(d) for d, dyn in zip(self.dims, flags, strict=True))
         layout = f"{{{self.layout}}}" if self.layout else ""
         return f"{self.dtype}[{dims}]{layout}"
+
+    def __str__(self) -> str:
+        return self._text
 
 
 def _parse(text: str, at: int, depth: int) -> tuple[Shape, int]:

@@ -239,7 +239,7 @@ class _Reader:
         lines = stretch.count("\n")
         if len(found) == lines and stretch[-1:] in ("\n", "") and _balanced(found):
             if found:
-                self.columns.add_rows(found, self)
+                self.columns.add_rows(found)
             self.number += lines
             if closed:
                 self.number += 1
@@ -256,7 +256,7 @@ class _Reader:
             return
         match = _LINES.match(line if line[-1:] == "\n" else line + "\n")
         if match is not None and _balanced([match.groups("")]):
-            self.columns.add_rows([match.groups("")], self)
+            self.columns.add_rows([match.groups("")])
             return
         stripped = line.strip()
         if not stripped or stripped.startswith("//"):
@@ -293,7 +293,7 @@ class _Reader:
             self.fail(f"not an instruction: {text.strip()[:60]!r}")
         self.pending, self._size = [], 0
         row = (*head.groups(""), text[head.end() : end], text[end + 1 :].rstrip())
-        self.columns.add_rows([row], self)
+        self.columns.add_rows([row])
 
     def _close(self) -> None:
         self.inside = False
