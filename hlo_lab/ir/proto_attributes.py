@@ -12,7 +12,8 @@ from typing import Any
 from hlo_lab.ir import schema
 from hlo_lab.ir.proto_header import frontend_text
 from hlo_lab.ir.proto_sharding import braces, replica_groups_text, sharding_text
-from hlo_lab.ir.proto_values import quote, shape_of
+from hlo_lab.ir.proto_values import shape_of
+from hlo_lab.ir.source import quoted
 
 Attributes = dict[str, str]
 _DIMENSIONS = frozenset(
@@ -85,7 +86,7 @@ def _common(message: Any, out: Attributes, payloads: list[bytes]) -> None:
         config = payload.value or (payloads[payload.id] if known else b"")
     if config:
         text = config.decode("utf-8", "replace")
-        out["backend_config"] = text if _is_dict(text) else quote(config)
+        out["backend_config"] = text if _is_dict(text) else quoted(config)
 
 
 def _is_dict(text: str) -> bool:
@@ -305,7 +306,7 @@ def _custom_call(message: Any, out: Attributes) -> None:
     _convolution_fields(message, out)
     if message.padding_type:
         out["padding_type"] = _enum(message, "padding_type").lower()
-    out["custom_call_target"] = quote(message.custom_call_target)
+    out["custom_call_target"] = quoted(message.custom_call_target)
     if message.constrain_layout:
         shapes = (str(shape_of(shape)) for shape in message.operand_shapes_with_layout)
         out["operand_layout_constraints"] = braces(shapes, ", ")
@@ -369,7 +370,7 @@ def _parameter(message: Any, out: Attributes) -> None:
 
 def _async(message: Any, out: Attributes) -> None:
     if message.async_execution_thread not in ("", "main"):
-        out["async_execution_thread"] = quote(message.async_execution_thread)
+        out["async_execution_thread"] = quoted(message.async_execution_thread)
 
 
 def _copy_start(message: Any, out: Attributes) -> None:
@@ -392,12 +393,12 @@ def _sort(message: Any, out: Attributes) -> None:
 def _outfeed(message: Any, out: Attributes) -> None:
     out["outfeed_shape"] = str(shape_of(message.outfeed_shape))
     if message.outfeed_config:
-        out["outfeed_config"] = quote(message.outfeed_config)
+        out["outfeed_config"] = quoted(message.outfeed_config)
 
 
 def _infeed(message: Any, out: Attributes) -> None:
     if message.infeed_config:
-        out["infeed_config"] = quote(message.infeed_config)
+        out["infeed_config"] = quoted(message.infeed_config)
 
 
 def _domain(message: Any, out: Attributes) -> None:

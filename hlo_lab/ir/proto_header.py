@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from hlo_lab.ir.proto_sharding import braces, sharding_text
-from hlo_lab.ir.proto_values import decode_shape, quote
-from hlo_lab.ir.source import StackFrames
+from hlo_lab.ir.proto_values import decode_shape
+from hlo_lab.ir.source import StackFrames, quoted
 
 _ALIAS_KINDS = {0: "undefined-alias", 1: "may-alias", 2: "must-alias"}
 
@@ -54,7 +54,7 @@ def frontend_text(attributes: Any) -> str:
     pairs = []
     for key in sorted(attributes.map):
         value = attributes.map[key]
-        pairs.append(f"{key}={value}" if value[:1] == "{" else f"{key}={quote(value)}")
+        pairs.append(f"{key}={value}" if value[:1] == "{" else f"{key}={quoted(value)}")
     return "{" + ",".join(pairs) + "}"
 
 

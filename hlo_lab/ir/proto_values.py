@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 
 from hlo_lab.ir import schema
 from hlo_lab.ir.shapes import MAX_TUPLE_DEPTH, Shape
-from hlo_lab.ir.source import Metadata
+from hlo_lab.ir.source import Metadata, quoted
 
 _UNBOUNDED = -(1 << 63)  # a dimension without a bound, or a combined tile dimension
 _SHORT = {"OPAQUE_TYPE": "opaque"}
@@ -126,7 +126,7 @@ def decode_metadata(raw: bytes) -> Metadata:
         extra.append(("profile_type", "{" + ",".join(map(str, proto.profile_type)) + "}"))
     for name in ("deduplicated_name", "scheduling_name"):
         if value := getattr(proto, name):
-            extra.append((name, quote(value)))
+            extra.append((name, quoted(value)))
     return Metadata(
         op_name=proto.op_name,
         op_type=proto.op_type,
@@ -136,21 +136,6 @@ def decode_metadata(raw: bytes) -> Metadata:
         extra=tuple(extra),
     )
 
-
-_ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t", '"': '\\"', "'": "\\'", "\\": "\\\\"}
-
-
-def c_escape(text: str | bytes) -> str:
-    """absl::CEscape: bytes outside printable ASCII become three octal digits."""
-    raw = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
-    return "".join(
-        _ESCAPES.get(chr(byte)) or (chr(byte) if 32 <= byte < 127 else f"\\{byte:03o}")
-        for byte in raw
-    )
-
-
-def quote(text: str | bytes) -> str:
-    return f'"{c_escape(text)}"'
 
 
 # ---- literals

@@ -68,22 +68,45 @@ def _name(table: list[str], number: int) -> str:
 
 
 _FIELD = re.compile(r'(\w+)=("(?:[^"\\]|\\.)*"|\{(?:[^{}"]|"(?:[^"\\]|\\.)*"|\{[^{}]*\})*\}|[^\s,{}]+)')
-_ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|[0-7]{3}|.)")
-_ESCAPED = {"n": "\n", "t": "\t", "r": "\r"}
+_ESCAPE = re.compile(rb"\\(x[0-9a-fA-F]{2}|[0-7]{3}|.)", re.S)
+_SPECIAL = re.compile(r"[\"'\\]")
+_ESCAPED = {b"n": b"\n", b"t": b"\t", b"r": b"\r"}
 
 
 def unescape(text: str) -> str:
-    """Undo XLA's C-style escapes (``\\'``, ``\\"``, ``\\n``, octal, hex)."""
-    return _ESCAPE.sub(_unescape_one, text) if "\\" in text else text
+    """Undo XLA's C-style escapes (``\\'``, ``\\"``, ``\\n``, octal, hex), which stand for bytes."""
+    if "\\" not in text:
+        return text
+    raw = _ESCAPE.sub(_unescape_one, text.encode("utf-8", "surrogatepass"))
+    return raw.decode("utf-8", "replace")
 
 
-def _unescape_one(match: re.Match[str]) -> str:
+def _unescape_one(match: re.Match[bytes]) -> bytes:
     code = match.group(1)
-    if code[0] == "x" and len(code) == 3:
-        return chr(int(code[1:], 16))
+    if code[:1] == b"x" and len(code) == 3:
+        return bytes((int(code[1:], 16),))
     if len(code) == 3:
-        return chr(int(code, 8))
+        return bytes((int(code, 8) & 255,))
     return _ESCAPED.get(code, code)
+
+
+_CHARACTER = {"\n": "\\n", "\r": "\\r", "\t": "\\t", '"': '\\"', "'": "\\'", "\\": "\\\\"}
+
+
+def escape(text: str | bytes) -> str:
+    """absl::CEscape: bytes outside printable ASCII become three octal digits."""
+    if isinstance(text, str):
+        if text.isascii() and text.isprintable() and not _SPECIAL.search(text):
+            return text
+        text = text.encode("utf-8", "surrogatepass")
+    return "".join(
+        _CHARACTER.get(chr(byte)) or (chr(byte) if 32 <= byte < 127 else f"\\{byte:03o}")
+        for byte in text
+    )
+
+
+def quoted(text: str | bytes) -> str:
+    return f'"{escape(text)}"'
 
 
 def parse_metadata(text: str) -> Metadata:
