@@ -1,5 +1,7 @@
 """FUS001: intermediates that go through memory between two kernels, and why."""
 
+# ruff: noqa: E501 - HLO text has long lines
+
 from __future__ import annotations
 
 import enum
@@ -55,10 +57,11 @@ class Why(enum.Enum):
 
 _ACTIONABLE = (Why.NO_REASON, Why.LAYOUT, Why.SHAPES, Why.FAN_OUT, Why.COSTLY_FAN_OUT)
 _PRODUCTS = frozenset(("dot", "convolution", "ragged-dot"))
-_ALONE = frozenset(
-    "sort scatter gather fft rng rng-bit-generator cholesky triangular-solve topk "
-    "select-and-scatter reduce-window infeed outfeed send recv".split()
-)
+_ALONE = frozenset((
+    "sort", "scatter", "gather", "fft", "rng", "rng-bit-generator", "cholesky",
+    "triangular-solve", "topk", "select-and-scatter", "reduce-window", "infeed", "outfeed",
+    "send", "recv",
+))  # fmt: skip
 _CONTROL = frozenset(("tuple", "while", "conditional", "call", "async-start"))
 _MOVING = frozenset(("copy", "transpose"))
 
@@ -136,7 +139,7 @@ ENTRY %main (x: f32[1024,1024]) -> f32[1024,1024] {
 
 @dataclass(frozen=True)
 class FusionPass(AnalysisPass):
-    """Producer and consumer left in separate kernels, with the bytes that fusing would save.
+    """Producer and consumer left in separate kernels.
 
     What it finds
         A value that one kernel writes to memory and the next reads back, where nothing
@@ -328,7 +331,7 @@ def _reason(flow: Flow, producer: int, consumer: int) -> Why:
 
 
 def _is_custom(flow: Flow, at: int) -> bool:
-    attributes = flow.module.attributes[flow.module.attribute[at]]
+    attributes: dict[str, str] = flow.module.attributes[flow.module.attribute[at]]
     return attributes.get("kind") == "kCustom"
 
 

@@ -1,5 +1,7 @@
 """SHD001: which collectives the partitioner added, and which of them undo a layout."""
 
+# ruff: noqa: E501 - HLO text has long lines
+
 from __future__ import annotations
 
 import enum
@@ -20,10 +22,11 @@ _EXPLICIT = re.compile(
     r"shard_map|\b(psum\w*|pmax|pmin|pmean|all_gather\w*|all_to_all|ppermute|pbroadcast"
     r"|reduce_scatter|sharding_constraint|ragged_all_to_all)\b"
 )
-_MOVED = frozenset(
-    "bitcast copy convert reshape transpose get-tuple-element opt-barrier copy-start copy-done "
-    "all-gather-done all-reduce-done collective-permute-done async-done".split()
-)
+_MOVED = frozenset((
+    "bitcast", "copy", "convert", "reshape", "transpose", "get-tuple-element", "opt-barrier",
+    "copy-start", "copy-done", "all-gather-done", "all-reduce-done",
+    "collective-permute-done", "async-done",
+))  # fmt: skip
 _HALO = re.compile(r"conv_general_dilated|reduce_window|select_and_scatter")
 _PRODUCTS = frozenset(("dot", "convolution", "custom-call", "ragged-dot"))
 _TILES = re.compile(r"devices=\[([\d,]+)\]")
@@ -127,7 +130,7 @@ ENTRY %main (x: f32[64,64]) -> f32[64,64] {
 
 @dataclass(frozen=True)
 class ShardingPass(AnalysisPass):
-    """Collectives by cause, and the resharding that conflicting layouts force.
+    """Collectives by cause; reshards by source line.
 
     What it finds
         Every collective, classified: explicit, partial sum (forward, backward), gradient

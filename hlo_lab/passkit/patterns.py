@@ -8,35 +8,40 @@ from functools import cached_property
 from hlo_lab.ir.module import ROLES, Module
 from hlo_lab.ir.shapes import Shape
 
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 # Opcodes that no kernel runs for.
-FREE = frozenset(
+FREE = _words(
     "parameter constant get-tuple-element tuple bitcast opt-barrier optimization-barrier "
-    "after-all add-dependency domain partition-id replica-id".split()
+    "after-all add-dependency domain partition-id replica-id"
 )
 # Opcodes that hand on the value of operand 0 itself, or a part of its tuple.
-HANDING_ON = frozenset(
+HANDING_ON = _words(
     "bitcast get-tuple-element opt-barrier optimization-barrier add-dependency domain "
-    "all-reduce-done all-gather-done collective-permute-done copy-done async-done".split()
+    "all-reduce-done all-gather-done collective-permute-done copy-done async-done"
 )
 # Opcodes that change place, order or precision of elements, but compute nothing.
-MOVES = HANDING_ON | frozenset(
-    "copy convert reshape transpose copy-start broadcast dynamic-slice slice".split()
+MOVES = HANDING_ON | _words(
+    "copy convert reshape transpose copy-start broadcast dynamic-slice slice"
 )
-ELEMENTWISE = frozenset(
+ELEMENTWISE = _words(
     "abs add and atan2 cbrt ceil clamp clz compare complex convert copy cosine divide erf "
     "exponential exponential-minus-one floor imag is-finite log log-plus-one logistic map "
     "maximum minimum multiply negate not or popcnt power real reduce-precision remainder "
     "round-nearest-afz round-nearest-even rsqrt select shift-left shift-right-arithmetic "
-    "shift-right-logical sign sine sqrt stochastic-convert subtract tan tanh xor".split()
+    "shift-right-logical sign sine sqrt stochastic-convert subtract tan tanh xor"
 )
 # What a GPU or CPU spends many cycles on per element; XLA hesitates to compute these twice.
-EXPENSIVE = frozenset(
+EXPENSIVE = _words(
     "atan2 cbrt cosine divide erf exponential exponential-minus-one log log-plus-one logistic "
-    "power remainder rsqrt sine sqrt tan tanh rng".split()
+    "power remainder rsqrt sine sqrt tan tanh rng"
 )
-COLLECTIVES = frozenset(
+COLLECTIVES = _words(
     "all-reduce all-gather reduce-scatter all-to-all ragged-all-to-all collective-permute "
-    "collective-broadcast".split()
+    "collective-broadcast"
 )
 
 Path = tuple[int, ...]
@@ -72,9 +77,9 @@ class Flow:
 
     def __init__(self, module: Module):
         self.module = module
-        self._operand_start = module.operand_start.tolist()
-        self._operand = module.operand.tolist()
-        self._opcode = module.opcode.tolist()
+        self._operand_start: list[int] = module.operand_start.tolist()
+        self._operand: list[int] = module.operand.tolist()
+        self._opcode: list[int] = module.opcode.tolist()
         self._contents: dict[int, frozenset[str]] = {}
 
     # ---- look-ups
@@ -92,7 +97,7 @@ class Flow:
         return name
 
     def place(self, at: int) -> int:
-        """The instruction to show for ``at``: inside a fusion without metadata, its last named op."""
+        """The instruction to show for ``at``: the last named op of a fusion without a name."""
         module = self.module
         if self.opcode(at) != "fusion" or module.metadatas[module.metadata[at]].op_name:
             return at

@@ -19,18 +19,23 @@ def bytes_text(count: float) -> str:
     """``1536`` -> ``1.5 KiB``."""
     value = float(count)
     for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(value) < 1024:
-            return f"{value:.0f} B" if unit == "B" else f"{value:.3g} {unit}"
+        if abs(value) < 1023.5:
+            return f"{value:.0f} B" if unit == "B" else f"{_three(value)} {unit}"
         value /= 1024
-    return f"{value:.3g} TiB"
+    return f"{_three(value)} TiB"
 
 
 def seconds_text(seconds: float) -> str:
-    """``0.00012`` -> ``120 µs``."""
-    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
-        if abs(seconds) >= scale:
-            return f"{seconds / scale:.3g} {unit}"
-    return f"{seconds / 1e-9:.3g} ns"
+    """``0.00012`` -> ``120 us``."""
+    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
+        if abs(seconds) >= scale * 0.9995:
+            return f"{_three(seconds / scale)} {unit}"
+    return f"{_three(seconds / 1e-9)} ns"
+
+
+def _three(value: float) -> str:
+    """About three digits, as the reports print them."""
+    return f"{value:.0f}" if abs(value) >= 99.95 else f"{value:.1f}"
 
 
 def times_text(executions: float) -> str:
@@ -51,7 +56,7 @@ def line_text(module: Module, index: int) -> str:
 
 
 def op_text(op_name: str, parts: int = 2) -> str:
-    """The end of an op_name without the names that tracing adds: ``jit(f)/block/dot`` -> ``block/dot``."""
+    """The end of an op_name without what tracing adds: ``jit(f)/block/dot`` -> ``block/dot``."""
     last = re.split(r"[;:]", op_name.rstrip(")"))[-1] if op_name.count(";") else op_name
     words = [word for word in _split(last) if not _TRACE_WRAPPER.match(word)]
     return "/".join(word.split("[", 1)[0] for word in words[-parts:])
