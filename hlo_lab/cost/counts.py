@@ -11,6 +11,7 @@ import numpy as np
 from hlo_lab.cost import bytes as traffic
 from hlo_lab.cost import collectives, custom_calls, flops
 from hlo_lab.cost.callgraph import CONTROL_FLOW
+from hlo_lab.cost.fusion_bytes import FusionTraffic
 from hlo_lab.cost.tables import Bools, Floats, Op, Sizes, attributes_at, shape_at, sizes
 from hlo_lab.ir.module import ROLES, Ints, Module
 
@@ -93,7 +94,7 @@ class _Folding:
         self.module, self.size, self.result = module, size, result
         self.memo: dict[tuple[object, ...], tuple[float, float, int | None]] = {}
         self.fused = _fused(module)
-        self.traffic = traffic.FusionTraffic(module, size, self.fused)
+        self.traffic = FusionTraffic(module, size, self.fused)
         totals = len(module.computation_names)
         self.total_flops, self.total_transcendentals = np.zeros(totals), np.zeros(totals)
         self.total_matrix = np.zeros(totals)

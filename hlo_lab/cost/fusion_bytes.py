@@ -1,0 +1,126 @@
+"""Bytes that a fusion reads through its parameters and writes by its root."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hlo_lab.cost.tables import Bools, Sizes
+from hlo_lab.ir.module import Ints, Module
+
+
+class FusionTraffic:
+    """Bytes read through the parameters of each fused computation, and written by its root.
+
+    ``HloCostAnalysis::FusionParameterReadBytes`` and ``FusionProcessOutputBytesAccessed``.
+
+    Attributes:
+        read: int64[N], bytes read through each parameter of a fused computation.
+        written: int64[C], bytes written by each computation's root.
+        constants: int64[C], bytes of its constants of more than one element.
+    """
+
+    def __init__(self, module: Module, size: Sizes, fused: Bools):
+        self.module = module
+        self.bytes = size.bytes[module.shape]
+        inside = fused[module.computation_of]
+        self.source = self._through_bitcasts(inside)
+        self.read = np.zeros(len(module), np.int64)
+        self._read_edges(inside)
+        self.written = self._root_bytes(fused)
+        large = inside & module.opcode_mask("constant") & (size.elements[module.shape] > 1)
+        self.constants = np.bincount(
+            module.computation_of[large],
+            weights=self.bytes[large],
+            minlength=len(module.computation_names),
+        ).astype(np.int64)
+
+    def fusion_bytes(self, at: int, body: int) -> int:
+        """Bytes of fusion ``at``, whose fused computation is ``body``.
+
+        Ask for the fusions inside ``body`` first: what they read through its parameters
+        is added to those.
+        """
+        start = self.module.computation_start
+        rows = slice(start[body], start[body + 1])
+        if at in self.nested:
+            number = self.module.parameter_number[rows].tolist()
+            for position, parameter in self.nested[at]:
+                if position in number:
+                    self.read[parameter] += self.read[start[body] + number.index(position)]
+        return int(self.read[rows].sum() + self.written[body] + self.constants[body])
+
+    def _through_bitcasts(self, inside: Bools) -> Ints:
+        """int64[N]: the instruction whose data each one shows, itself unless a bitcast."""
+        module, source = self.module, np.arange(len(self.module))
+        for at in np.nonzero(inside & module.opcode_mask("bitcast"))[0].tolist():
+            first = module.operand_start[at]
+            if first < module.operand_start[at + 1]:
+                source[at] = source[module.operand[first]]
+        return source
+
+    def _read_edges(self, inside: Bools) -> None:
+        module = self.module
+        user = np.repeat(np.arange(len(module)), np.diff(module.operand_start))
+        position = np.arange(len(user)) - module.operand_start[user]
+        parameter = self.source[module.operand] if len(user) else module.operand
+        bitcast = module.opcode_mask("bitcast")
+        root = np.zeros(len(module), np.bool_)
+        root[module.computation_root] = True
+        edges = (module.parameter_number[parameter] >= 0) & inside[user]
+        edges &= ~bitcast[user] | root[user]
+        user, position, parameter = user[edges], position[edges], parameter[edges]
+
+        def uses(*opcodes: str) -> Bools:
+            mask: Bools = module.opcode_mask(*opcodes)[user]
+            return mask
+
+        first = position == 0
+        part = uses("slice", "get-tuple-element") | (uses("dynamic-slice", "gather") & first)
+        whole_each = uses("broadcast", "reshape")
+        nothing = (uses("dynamic-update-slice") & first) | uses("fusion")
+        scattered = uses("scatter") & first
+        once = ~(part | whole_each | nothing | scattered)
+        # a gather may read a small table many times over
+        touched = np.minimum(self.bytes[user[part]], self.bytes[parameter[part]])
+        np.add.at(self.read, parameter[part], touched)
+        np.add.at(self.read, parameter[whole_each], self.bytes[parameter[whole_each]])
+        for at, target in zip(user[scattered].tolist(), parameter[scattered].tolist(), strict=True):
+            updates = self.bytes[module.operand[module.operand_start[at + 1] - 1]]
+            self.read[target] += min(updates, self.bytes[target])
+        readers = np.unique(parameter[once])
+        self.read[readers] += self.bytes[readers]
+        # a parameter that is the root is copied
+        copied = module.computation_root[module.parameter_number[module.computation_root] >= 0]
+        self.read[copied] += self.bytes[copied]
+        # fusion inside a fusion: (operand position, outer parameter) by inner fusion
+        self.nested: dict[int, list[tuple[int, int]]] = {}
+        inner = uses("fusion")
+        for at, number, outer in zip(
+            user[inner].tolist(), position[inner].tolist(), parameter[inner].tolist(), strict=True
+        ):
+            self.nested.setdefault(at, []).append((number, outer))
+
+    def _root_bytes(self, fused: Bools) -> Ints:
+        module = self.module
+        computations = np.nonzero(fused)[0]
+        roots = module.computation_root[computations]
+        tuples = module.opcode_mask("tuple")[roots]
+        written = np.zeros(len(module.computation_names), np.int64)
+        np.add.at(written, computations[~tuples], self._leaf_bytes(roots[~tuples]))
+        for computation, root in zip(computations[tuples], roots[tuples], strict=True):
+            leaves = module.operand[module.operand_start[root] : module.operand_start[root + 1]]
+            written[computation] = self._leaf_bytes(leaves).sum()
+        return written
+
+    def _leaf_bytes(self, leaves: Ints) -> Ints:
+        """Bytes written for a root: the update alone where it is made in place."""
+        module = self.module
+        source = self.source[leaves]
+        arity = module.operand_start[source + 1] - module.operand_start[source]
+        update = module.opcode_mask("dynamic-update-slice")[source] & (arity >= 2)
+        scatter = module.opcode_mask("scatter")[source] & (arity >= 3)
+        out: Ints = self.bytes[leaves].copy()
+        out[update] = self.bytes[module.operand[module.operand_start[source[update]] + 1]]
+        last = module.operand_start[source[scatter] + 1] - 1
+        out[scatter] = np.minimum(out[scatter], self.bytes[module.operand[last]])
+        return out
