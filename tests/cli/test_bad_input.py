@@ -94,6 +94,19 @@ def unchanged(folder: Path) -> Iterator[None]:
     assert not new
 
 
+@pytest.fixture(autouse=True)
+def nothing_left_behind(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """Caches and logs of the tests' own, and an empty folder for temporary files afterwards."""
+    home = tmp_path_factory.mktemp("home")
+    for name in ("XDG_CACHE_HOME", "XDG_STATE_HOME", "TMPDIR"):
+        (home / name).mkdir()
+        monkeypatch.setenv(name, str(home / name))
+    yield
+    assert files_in(home / "TMPDIR") == set()
+
+
 @pytest.fixture
 def work(tmp_path: Path) -> Path:
     (tmp_path / "good.hlo").write_text(HLO)
