@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -246,7 +247,7 @@ def _revisions(
     time_limit: float,
     progress: Progress,
 ) -> _Sides:
-    from hlo_lab.lowering import Bundle
+    from hlo_lab.lowering import Bundle, dump
     from hlo_lab.revisions import WORKING_TREE, ProgramMissingError, Repository, dump_revision
 
     checkout = Repository.of(repository)
@@ -268,9 +269,16 @@ def _revisions(
         for name in names:
             try:
                 path = dump_revision(
-                    checkout, name, program, target=target, args=args, time_limit=time_limit,
-                    out=Path(scratch, "working-tree"), progress=progress,
-                )  # fmt: skip
+                    checkout,
+                    name,
+                    program,
+                    dump=partial(dump, target=target, args=args, time_limit=time_limit, force=True),
+                    is_whole=Bundle.is_bundle,
+                    target=target,
+                    args=args,
+                    out=Path(scratch, "working-tree"),
+                    progress=progress,
+                )
             except ProgramMissingError as error:
                 missing.append(error)
                 notes.append(str(error))

@@ -185,6 +185,10 @@ class _Flattener:
             np.stack([self.exact, labels.layout]), axis=1, return_inverse=True
         )
         self.label = label_number.ravel().tolist()
+        special = ("get-tuple-element", "custom-call", "bitcast", *COMMUTATIVE, *_SIDE_EFFECTS)
+        calls = np.diff(module.callee_start) > 0
+        self.special = (module.opcode_mask(*special) | free | calls).tolist()
+        self.runs = (~(module.opcode_mask(*FREE) | free)).tolist()
         self.opcode = [module.opcodes[number] for number in module.opcode.tolist()]
         self.operand_start = module.operand_start.tolist()
         self.operand = module.operand.tolist()
@@ -257,42 +261,55 @@ class _Flattener:
         return len(self.group_instruction) - 1
 
     def _emit(self, at: int, operands: list[int], region: int, group: int) -> int:
-        opcode = self.opcode[at]
-        if opcode == "get-tuple-element" and self.opcode[self.instruction[operands[0]]] == "tuple":
-            index = self.module.attributes[self.module.attribute[at]].get("index", "")
-            if index.isdecimal() and int(index) < len(self.edges[operands[0]]):
-                return self.edges[operands[0]][int(index)]
-        if self.is_bitcast[at]:
-            if self.is_bitcast[self.instruction[operands[0]]]:
-                operands = [self.edges[operands[0]][0]]
-            if self.shape_key[at] == self.shape_key[self.instruction[operands[0]]]:
-                return operands[0]
-        if opcode in COMMUTATIVE:
-            operands.sort()
-        called = self._called_roots(at)
-        operands += called
-        # leaves of different regions stay apart; what has an effect is never merged
-        where = region if not operands or opcode == "parameter" else -1
-        unmerged = at if opcode in _SIDE_EFFECTS or self._has_side_effect(at) else -1
-        key = (self.label[at], where, unmerged, *operands)
-        node = self.nodes.setdefault(key, len(self.instruction))
-        if node == len(self.instruction):
+        effect, called = -1, 0
+        if self.special[at]:
+            opcode = self.opcode[at]
+            if opcode == "get-tuple-element":
+                taken = self._taken(at, operands[0])
+                if taken >= 0:
+                    return taken
+            elif self.is_bitcast[at]:
+                if self.is_bitcast[self.instruction[operands[0]]]:
+                    operands = [self.edges[operands[0]][0]]
+                if self.shape_key[at] == self.shape_key[self.instruction[operands[0]]]:
+                    return operands[0]
+            elif opcode in COMMUTATIVE:
+                operands.sort()
+            elif opcode in _SIDE_EFFECTS or self._has_side_effect(at):
+                effect = at  # never merged with another
+            roots = self._called_roots(at)
+            called = len(roots)
+            operands += roots
+        # leaves of different regions stay apart
+        key = (self.label[at], effect, *operands) if operands else (self.label[at], effect, ~region)
+        number = len(self.instruction)
+        node = self.nodes.setdefault(key, number)
+        if node == number:
             self.instruction.append(at)
             self.count.append(0)
             self.edges.append(tuple(operands))
-            self.callees.append(len(called))
+            self.callees.append(called)
             self.constant.append(
-                opcode in ("constant", "iota")
-                or (bool(operands) and all(self.constant[o] for o in operands))
+                all(map(self.constant.__getitem__, operands))
+                if operands
+                else self.opcode[at] in ("constant", "iota")
             )
         self.count[node] += 1
-        if group != -2:
-            if group == -1 and opcode not in FREE and not self.is_bitcast[at]:
-                group = self._group(at)
-            if group >= 0:
-                self.instance_node.append(node)
-                self.instance_group.append(group)
+        if group == -1 and self.runs[at]:
+            group = self._group(at)
+        if group >= 0:
+            self.instance_node.append(node)
+            self.instance_group.append(group)
         return node
+
+    def _taken(self, at: int, operand: int) -> int:
+        """The element that a get-tuple-element takes out of a tuple at hand, else -1."""
+        if self.opcode[self.instruction[operand]] != "tuple":
+            return -1
+        index = self.module.attributes[self.module.attribute[at]].get("index", "")
+        if not index.isdecimal() or int(index) >= len(self.edges[operand]):
+            return -1
+        return self.edges[operand][int(index)]
 
     def _has_side_effect(self, at: int) -> bool:
         if self.opcode[at] != "custom-call":

@@ -25,6 +25,8 @@ def fusion_changes(matching: Matching) -> Iterator[Change]:
     kernel that merely gained or lost one is the same kernel. So are constants and what
     is built from them, which compilers copy into any kernel.
     """
+    if not any(graph.module.opcode_mask("fusion").any() for graph in (matching.a, matching.b)):
+        return
     kernels_a = _kernels(matching.a, matching.to_b, is_a=True)
     kernels_b = _kernels(matching.b, matching.to_a, is_a=False)
     left_a, left_b = _cancel(kernels_a, kernels_b)

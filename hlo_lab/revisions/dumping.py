@@ -1,4 +1,8 @@
-"""A git revision of a program -> its bundle, cached by content."""
+"""A git revision of a program -> its bundle, cached by content.
+
+How a program is lowered is the caller's: ``dump`` is called with a reference, the
+folder to start in and the environment, which is all that a revision decides.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,10 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
 from hlo_lab.errors import ExecutionError, InputError, NotFoundError
-from hlo_lab.lowering import Bundle, ProgramReference, dump
-from hlo_lab.lowering.process import DEFAULT_TIME_LIMIT
 from hlo_lab.revisions.cache import cache_folder, cache_key, remove_old
 from hlo_lab.revisions.git import WORKING_TREE, Repository
 from hlo_lab.revisions.worktree import worktree
@@ -21,14 +23,21 @@ class ProgramMissingError(NotFoundError):
     """The program does not exist in this revision: no such file, module or name."""
 
 
+class Dump(Protocol):
+    """Writes a bundle of ``reference`` to ``out``, replacing what is there, in one step."""
+
+    def __call__(self, reference: str, *, out: Path, cwd: Path, env: dict[str, str]) -> object: ...
+
+
 def dump_revision(
     repository: str | Path | Repository,
     revision: str,
     reference: str,
     *,
+    dump: Dump,
+    is_whole: Callable[[Path], bool],
     target: str = "cpu",
     args: str | None = None,
-    time_limit: float = DEFAULT_TIME_LIMIT,
     out: Path | None = None,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Path:
@@ -42,7 +51,10 @@ def dump_revision(
     Args:
         repository: a folder in the checkout, from which relative references start.
         revision: as git names it; ``.`` is the working tree as it is, which is never cached.
-        reference, target, args, time_limit: see ``lowering.dump``.
+        reference: ``path/file.py:name``, ``package.module:name`` or a StableHLO file.
+        dump: lowers the program; see ``Dump``.
+        is_whole: whether a folder of the cache still is a bundle.
+        target, args: what ``dump`` lowers for, which is part of the cache's key.
         out: where the bundle of ``.`` goes; not used for revisions.
         progress: told what is going on.
 
@@ -57,8 +69,7 @@ def dump_revision(
         if out is None:
             raise InputError("the working tree's bundle needs a folder: give out")
         progress(f"compiling {reference} in the working tree")
-        return _dump(repository, repository.top, "the working tree", inside, target, args,
-                     time_limit, out)  # fmt: skip
+        return _dump(repository, repository.top, "the working tree", inside, dump, out)
     from filelock import FileLock
 
     commit = repository.commit(revision)
@@ -78,33 +89,22 @@ def dump_revision(
     entry = folder / key
     # the lock keeps two processes from compiling the same; the bundle itself is renamed in
     with FileLock(folder / f"{key}.lock"):
-        with suppress(InputError):  # absent, or damaged: made anew
-            Bundle.open(entry)
-            (entry / "manifest.json").touch()
+        if is_whole(entry):
+            (entry / "manifest.json").touch()  # the time of its last use
             return entry
         progress(f"compiling {reference} at {revision}")
         with worktree(repository, commit) as tree:
-            return _dump(repository, tree, revision, inside, target, args, time_limit, entry)
+            return _dump(repository, tree, revision, inside, dump, entry)
 
 
 def _dump(
-    repository: Repository,
-    tree: Path,
-    revision: str,
-    reference: str,
-    target: str,
-    args: str | None,
-    time_limit: float,
-    out: Path,
+    repository: Repository, tree: Path, revision: str, reference: str, dump: Dump, out: Path
 ) -> Path:
     start = tree / repository.prefix
     if not start.is_dir():
         raise ProgramMissingError(f"{revision}: has no folder {repository.prefix}")
     try:
-        dump(
-            reference, out=out, target=target, args=args, time_limit=time_limit,
-            force=True, cwd=start, env=_environment(repository, tree),
-        )  # fmt: skip
+        dump(reference, out=out, cwd=start, env=_environment(repository, tree))
     except NotFoundError as error:
         raise ProgramMissingError(f"{revision}: {error}") from None
     except ExecutionError as error:
@@ -120,17 +120,18 @@ def _inside(repository: Repository, reference: str) -> str:
     Raises:
         InputError: a file outside the repository, which has no revisions.
     """
-    program = ProgramReference.parse(reference)
-    if program.kind == "module":
+    place, colon, name = reference.rpartition(":")
+    if reference.endswith((".mlir", ".mlir.gz")):
+        place, colon, name = reference, "", ""
+    elif not place.endswith(".py"):
         return reference
     start = repository.top / repository.prefix
-    path = Path(os.path.normpath(start / program.place))
+    path = Path(os.path.normpath(start / place))
     if not path.is_relative_to(repository.top):
         path = path.resolve()
     if not path.is_relative_to(repository.top):
-        raise InputError(f"{program.place}: is outside the repository {repository.top}")
-    place = os.path.relpath(path, start)
-    return f"{place}:{program.name}" if program.name else place
+        raise InputError(f"{place}: is outside the repository {repository.top}")
+    return os.path.relpath(path, start) + colon + name
 
 
 def _environment(repository: Repository, tree: Path) -> dict[str, str]:
