@@ -19,7 +19,7 @@ SCHEMA = "hlo-lab/doctor/1"
 PACKAGES = ("jax", "jaxlib", "numpy", "protobuf", "networkx", "graphviz", "pydot", "typer", "rich")
 REQUIRED = ("jax", "jaxlib", "numpy", "protobuf")
 _CUDA = ("jax-cuda12-pjrt", "jax-cuda13-pjrt")
-_LATER = "this version of hlo-lab compiles for the CPU only"
+_LATER = "not in this version"
 
 
 @dataclass(frozen=True)
@@ -127,14 +127,14 @@ def _targets(versions: dict[str, str | None]) -> list[TargetState]:
             False,
             f"{_LATER}; libtpu {libtpu} is installed"
             if libtpu
-            else f"{_LATER}; libtpu is not installed either",
+            else f"{_LATER}; libtpu is not installed",
         ),
         TargetState(
             "gpu",
             False,
             f"{_LATER}; {cuda} is installed"
             if cuda
-            else f"{_LATER}; no CUDA plugin of jax is installed either",
+            else f"{_LATER}; no CUDA plugin of jax is installed",
         ),
     ]
 

@@ -243,9 +243,16 @@ def numpy_name(element_type: str) -> str:
 
 
 def plain_lowered(lowered: Any) -> Any:
-    """The ``jax.stages.Lowered`` inside the one of a library that wraps jit (equinox)."""
+    """The ``jax.stages.Lowered`` inside that of a library that wraps jit (flax, equinox)."""
     inner = getattr(lowered, "lowered", lowered)
     return inner if hasattr(inner, "compiler_ir") else lowered
+
+
+def argument_names(jaxpr: Any) -> tuple[str, ...]:
+    """A name for each array that a closed jaxpr takes, such as ``params['w']``; may be empty."""
+    information = getattr(getattr(jaxpr, "jaxpr", None), "debug_info", None)
+    names = getattr(information, "arg_names", None)
+    return tuple(str(name) for name in names) if names is not None else ()
 
 
 def _device_list(devices: Any) -> Any:

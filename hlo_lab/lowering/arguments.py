@@ -90,7 +90,7 @@ class _Reader:
                     raise self.fail(f"a scalar is written {dtype}[]")
                 raise self.fail(f"{dtype} is neither a shape nor a value; quote a string")
             case ast.Dict() if None not in node.keys:
-                keys = [self.literal(key) for key in node.keys if key is not None]
+                keys = [self.key(key) for key in node.keys if key is not None]
                 return dict(zip(keys, map(self.value, node.values), strict=True))
             case ast.List():
                 return [self.value(item) for item in node.elts]
@@ -109,6 +109,12 @@ class _Reader:
         if not all(type(dim) is int and dim >= 0 for dim in dims):
             raise self.fail(f"{ast.unparse(node)} is not a list of dimensions")
         return dims
+
+    def key(self, node: ast.expr) -> str | int:
+        value = self.literal(node)
+        if not isinstance(value, str | int):
+            raise self.fail(f"{ast.unparse(node)} is not a key; use a string or a number")
+        return value
 
     def literal(self, node: ast.expr) -> Any:
         try:

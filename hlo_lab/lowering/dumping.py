@@ -87,8 +87,9 @@ def dump(
 
 
 def worker_environment(target: Target, env: Mapping[str, str] | None) -> dict[str, str]:
-    """The environment of a worker: the caller's, the target's, and no compilation cache."""
+    """The environment of a worker: the caller's, the target's, and what makes runs alike."""
     return {
+        "PYTHONHASHSEED": "0",  # a program may go through a set of names
         **(os.environ if env is None else env),
         **target.environment(),
         # a module found in the cache is not compiled, and then there are no passes to see

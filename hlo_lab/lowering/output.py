@@ -8,6 +8,7 @@ import errno
 import json
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +36,11 @@ def check_output(path: Path, *, force: bool) -> None:
             or it is one that nobody wants to lose (the current folder, a home, a
             repository), whatever ``force`` says.
     """
+    for above in path.absolute().parents:
+        if above.exists():
+            if not above.is_dir():
+                raise InputError(f"{path}: cannot be written: {above} is not a folder")
+            break
     if not path.exists():
         return
     if not path.is_dir():
@@ -72,8 +78,9 @@ def new_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
         raise _cannot_write(path, error) from None
     try:
         temporary.chmod(0o755)  # mkdtemp makes it private
-        yield temporary
-        _replace(temporary, path)
+        with _termination_raises():
+            yield temporary
+            _replace(temporary, path)
     except OSError as error:
         raise _cannot_write(path, error) from None
     except InputError as error:
@@ -84,6 +91,26 @@ def new_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
         if not path.exists():
             _remove_empty(made)
+
+
+@contextlib.contextmanager
+def _termination_raises() -> Iterator[None]:
+    """Turn SIGTERM and SIGHUP into ``SystemExit``, so that what is half done is removed."""
+
+    def leave(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = {}
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # only the main thread may; and a program that handles them itself keeps doing so
+        with contextlib.suppress(ValueError):
+            if signal.getsignal(number) is signal.SIG_DFL:
+                before[number] = signal.signal(number, leave)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _cannot_write(path: Path, error: OSError) -> InputError:

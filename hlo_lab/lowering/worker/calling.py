@@ -68,6 +68,8 @@ def _example(
     for place in (function, getattr(function, "func", None)):  # functools.partial keeps .func
         if place is not None and hasattr(place, "example_args"):
             return _normal(_evaluate(place.example_args, where), where)
+    if _takes_nothing(function):
+        return (), {}
     for place in (owner, module):
         if hasattr(place, "example_args"):
             return _normal(_evaluate(place.example_args, where), where)
@@ -81,6 +83,13 @@ def _example(
             f"example_args() beside it, returning a tuple of arrays or ShapeDtypeStructs"
         ) from None
     return (), {}
+
+
+def _takes_nothing(function: Any) -> bool:
+    try:
+        return not inspect.signature(function).parameters
+    except (TypeError, ValueError):  # a builtin without a signature
+        return False
 
 
 def _evaluate(example: Any, where: str) -> Any:

@@ -150,7 +150,7 @@ class _Worker:
         return {
             "file": getattr(module, "__file__", None),
             "absent": [] if jaxpr is not None else ["jaxpr"],
-            **describe_call(function, call, lowered, compiled),
+            **describe_call(function, call, adapter.argument_names(jaxpr), lowered, compiled),
         }
 
     def lower(self, function: Any, call: Any) -> tuple[Any, Any]:
@@ -167,7 +167,7 @@ class _Worker:
             return None, adapter.plain_lowered(function.lower(*call.args, **call.kwargs))
         traced = function.trace(*call.args, **call.kwargs)
         self.enter("lower")
-        return traced.jaxpr, traced.lower()
+        return traced.jaxpr, adapter.plain_lowered(traced.lower())
 
     def compiler_options(self) -> dict[str, Any]:
         if not self.request["passes"]:

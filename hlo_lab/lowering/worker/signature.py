@@ -11,30 +11,37 @@ from hlo_lab.lowering.worker.stages import scrub
 MAX_VALUE = 200  # characters of a static value's repr
 
 
-def describe_call(function: Any, call: Call, lowered: Any, compiled: Any) -> dict[str, Any]:
-    """``arguments`` (one entry per array), ``static`` (Python values) and ``results``."""
+def describe_call(
+    function: Any, call: Call, names: tuple[str, ...], lowered: Any, compiled: Any
+) -> dict[str, Any]:
+    """``arguments`` (one entry per array), ``static`` (Python values) and ``results``.
+
+    ``names`` are the arrays' own, in order; positions stand in where they do not fit.
+    """
     return {
-        "arguments": _arguments(lowered, compiled),
+        "arguments": _arguments(names, lowered, compiled),
         "static": _static(function, call),
         "results": _results(lowered),
     }
 
 
-def _arguments(lowered: Any, compiled: Any) -> list[dict[str, Any]]:
+def _arguments(names: tuple[str, ...], lowered: Any, compiled: Any) -> list[dict[str, Any]]:
     import jax
 
     flat, _ = jax.tree_util.tree_flatten_with_path(lowered.args_info)
     shardings = _shardings(compiled)
     out = []
-    for path, info in flat:
+    if len(names) != len(flat):
+        names = tuple(jax.tree_util.keystr(path) for path, _ in flat)
+    for name, (path, info) in zip(names, flat, strict=True):
         entry: dict[str, Any] = {
-            "path": jax.tree_util.keystr(path),
+            "path": name,
             "dtype": str(info.dtype),
             "shape": list(info.shape),
         }
         if info.donated:
             entry["donated"] = True
-        sharding = shardings.get(entry["path"])
+        sharding = shardings.get(jax.tree_util.keystr(path))
         if sharding is not None:
             entry["sharding"] = sharding
         out.append(entry)
