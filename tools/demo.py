@@ -17,6 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "out"
+LINES = 60  # of each command's output
 PROGRAM = "fixtures/programs/gpt.py:train_step"
 
 # The second commit: label smoothing by a one-hot array as large as the logits.
@@ -49,18 +50,21 @@ class Unexpected(Exception):
 
 def show(
     command: str, *, expect: int = 0, contains: str = "", makes: str = "", cwd: Path = ROOT
-) -> str:
-    """Print and run a command; its output, after checking exit code, output and file made."""
+) -> None:
+    """Print and run a command, print how its output begins, check what came of it."""
     print(f"\n$ {command}", flush=True)
     done = subprocess.run(shlex.split(command), cwd=cwd, text=True, stdout=subprocess.PIPE)
-    print(done.stdout, end="", flush=True)
+    lines = done.stdout.splitlines()
+    print(*lines[:LINES], sep="\n")
+    if len(lines) > LINES:
+        print(f"[{len(lines) - LINES} more lines]")
+    sys.stdout.flush()
     if done.returncode != expect:
         raise Unexpected(f"exit code {done.returncode}, expected {expect}: {command}")
     if contains not in done.stdout:
         raise Unexpected(f"no {contains!r} in the output of: {command}")
     if makes and not (cwd / makes).exists():
         raise Unexpected(f"{makes} was not written by: {command}")
-    return done.stdout
 
 
 def heading(text: str) -> None:
