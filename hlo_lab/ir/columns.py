@@ -17,7 +17,7 @@ import numpy as np
 
 from hlo_lab.errors import ReadError
 from hlo_lab.ir.attributes import parse_attributes, split_top_level
-from hlo_lab.ir.module import ROLES, Ints, Module
+from hlo_lab.ir.module import ROLES, Ints, Module, compressed_rows
 from hlo_lab.ir.shapes import Shape
 from hlo_lab.ir.source import StackFrames, parse_metadata
 from hlo_lab.ir.table import LazyTable
@@ -416,15 +416,3 @@ def _top_level(text: str, at: int) -> bool:
     """Whether position ``at`` stands outside braces and strings; cheap, for valid text."""
     before = text[:at]
     return before.count("{") == before.count("}") and before.count('"') % 2 == 0
-
-
-def compressed_rows(
-    entries: Sequence[tuple[int, ...]], count: int
-) -> tuple[Ints, list[Ints]]:
-    """(start int64[count + 1], two columns), rows in instruction order."""
-    if not entries:
-        return np.zeros(count + 1, np.int64), [np.zeros(0, np.int64)] * 2
-    table = np.array(entries, np.int64)
-    table = table[np.argsort(table[:, 0], kind="stable")]
-    start = np.concatenate(([0], np.cumsum(np.bincount(table[:, 0], minlength=count))))
-    return start.astype(np.int64), [table[:, min(1, table.shape[1] - 1)], table[:, -1]]

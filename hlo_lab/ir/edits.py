@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from hlo_lab.ir.columns import compressed_rows
-from hlo_lab.ir.module import Ints, Module
+from hlo_lab.ir.module import Ints, Module, compressed_rows
 from hlo_lab.ir.shapes import Shape
 from hlo_lab.ir.source import Metadata
 from hlo_lab.ir.table import LazyMap, LazyTable

@@ -411,3 +411,19 @@ class Computation:
 def _views(module: Module, start: Ints, target: Ints, index: int) -> list[Instruction]:
     rows: Sequence[int] = target[start[index] : start[index + 1]].tolist()
     return [Instruction(module, row) for row in rows]
+
+
+def compressed_rows(
+    entries: Sequence[tuple[int, ...]], count: int
+) -> tuple[Ints, list[Ints]]:
+    """Edges as rows, from (instruction, member) or (instruction, member, member) entries.
+
+    Returns start int64[count + 1], and the first and last member int64[len(entries)], in
+    instruction order.
+    """
+    if not entries:
+        return np.zeros(count + 1, np.int64), [np.zeros(0, np.int64)] * 2
+    table = np.array(entries, np.int64)
+    table = table[np.argsort(table[:, 0], kind="stable")]
+    start = np.concatenate(([0], np.cumsum(np.bincount(table[:, 0], minlength=count))))
+    return start.astype(np.int64), [table[:, min(1, table.shape[1] - 1)], table[:, -1]]

@@ -19,10 +19,10 @@ from google.protobuf.message import DecodeError
 
 from hlo_lab.errors import ReadError
 from hlo_lab.ir import schema
-from hlo_lab.ir.columns import compressed_rows, guarded, pause_gc
-from hlo_lab.ir.module import ROLES, Ints, Module
+from hlo_lab.ir.asynchronous import fold_async
+from hlo_lab.ir.columns import guarded, pause_gc
+from hlo_lab.ir.module import ROLES, Ints, Module, compressed_rows
 from hlo_lab.ir.proto_attributes import decode_attributes
-from hlo_lab.ir.proto_async import fold_async
 from hlo_lab.ir.proto_header import decode_frames, decode_header
 from hlo_lab.ir.proto_values import decode_literal, decode_metadata, decode_shape
 from hlo_lab.ir.table import LazyMap, LazyTable
@@ -92,8 +92,7 @@ class _Reader:
         self._edges()
         self._intern()
         module = self._assemble()
-        if any(name in ("async-start", "async-update", "async-done") for name in module.opcodes):
-            module = fold_async(module)
+        module = fold_async(module)
         for _ in module.shapes:  # few are distinct: refuse a damaged one now
             pass
         return module

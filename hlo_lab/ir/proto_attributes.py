@@ -333,11 +333,10 @@ def _compare(message: Any, out: Attributes) -> None:
 
 
 def _slice(message: Any, out: Attributes) -> None:
+    dims = message.slice_dimensions
+    strided = any(dim.stride != 1 for dim in dims)
     out["slice"] = braces(
-        (
-            f"[{dim.start}:{dim.limit}" + (f":{dim.stride}" if dim.stride != 1 else "") + "]"
-            for dim in message.slice_dimensions
-        ),
+        (f"[{dim.start}:{dim.limit}" + (f":{dim.stride}" if strided else "") + "]" for dim in dims),
         ", ",
     )
 
@@ -402,8 +401,9 @@ def _infeed(message: Any, out: Attributes) -> None:
 
 
 def _domain(message: Any, out: Attributes) -> None:
-    entry = sharding_text(message.domain_entry_sharding)
-    exit_ = sharding_text(message.domain_exit_sharding)
+    # the proto's entry is the user's side, which text calls exit
+    entry = sharding_text(message.domain_exit_sharding)
+    exit_ = sharding_text(message.domain_entry_sharding)
     out["domain"] = f'{{kind="sharding", entry={entry}, exit={exit_}}}'
 
 

@@ -158,7 +158,7 @@ _FIELDS = {
     "u16": "u16s", "u32": "u32s", "u64": "u64s", "f16": "f16s", "bf16": "bf16s",
     "f32": "f32s", "f64": "f64s", "c64": "c64s", "c128": "c128s",
 }  # fmt: skip
-_SUB_BYTE = {"s1": 1, "u1": 1, "s2": 2, "u2": 2, "s4": 4, "u4": 4, "f4e2m1fn": 4}
+_INT_BITS = {"s1": 1, "u1": 1, "s2": 2, "u2": 2, "s4": 4, "u4": 4}
 
 
 def literal_text(proto: Any) -> str:
@@ -217,25 +217,13 @@ def _values(proto: Any, dtype: str) -> Any:
         return np.frombuffer(data, np.int8).tolist()
     if dtype == "u8":
         return list(data)
-    if dtype in _SUB_BYTE and dtype != "f4e2m1fn":
-        return _unpacked(proto, data, dtype)
-    if dtype.startswith("f8") or dtype.startswith("f4"):
+    if dtype in _INT_BITS:  # one to a byte, its high bits clear
+        bits = _INT_BITS[dtype]
+        half = 1 << (bits - 1) if dtype[0] == "s" else 1 << bits
+        return [value - (1 << bits) if value >= half else value for value in data]
+    if dtype in _MINI or dtype == "f8e8m0fnu":
         return [_mini_float(byte, dtype) for byte in data]
     raise ValueError(f"no printed form for literals of type {dtype}")
-
-
-def _unpacked(proto: Any, data: bytes, dtype: str) -> list[int]:
-    """Values of a sub-byte type: low bits first, several to a byte."""
-    bits = _SUB_BYTE[dtype]
-    count = 1
-    for dim in proto.shape.dimensions:
-        count *= dim
-    packed = np.frombuffer(data, np.uint8)
-    shifts = np.arange(0, 8, bits, dtype=np.uint8)
-    values = ((packed[:, None] >> shifts) & ((1 << bits) - 1)).reshape(-1)[:count].astype(np.int64)
-    if dtype.startswith("s"):
-        values = np.where(values >= 1 << (bits - 1), values - (1 << bits), values)
-    return [int(value) for value in values]
 
 
 # exponent bits, mantissa bits, bias, and what the all-ones patterns mean
@@ -243,16 +231,15 @@ _MINI = {
     "f8e5m2": (5, 2, 15, "ieee"), "f8e4m3": (4, 3, 7, "ieee"), "f8e3m4": (3, 4, 3, "ieee"),
     "f8e4m3fn": (4, 3, 7, "fn"), "f8e4m3fnuz": (4, 3, 8, "fnuz"),
     "f8e5m2fnuz": (5, 2, 16, "fnuz"), "f8e4m3b11fnuz": (4, 3, 11, "fnuz"),
+    "f4e2m1fn": (2, 1, 1, "none"), "f6e3m2fn": (3, 2, 3, "none"), "f6e2m3fn": (2, 3, 1, "none"),
 }  # fmt: skip
 
 
 def _mini_float(byte: int, dtype: str) -> float:
     if dtype == "f8e8m0fnu":
         return float("nan") if byte == 255 else 2.0 ** (byte - 127)
-    if dtype not in _MINI:
-        raise ValueError(f"no printed form for literals of type {dtype}")
     exponent_bits, mantissa_bits, bias, special = _MINI[dtype]
-    sign = -1.0 if byte & 128 else 1.0
+    sign = -1.0 if byte >> (exponent_bits + mantissa_bits) & 1 else 1.0
     exponent = (byte >> mantissa_bits) & ((1 << exponent_bits) - 1)
     mantissa = byte & ((1 << mantissa_bits) - 1)
     if special == "fnuz" and byte == 128:

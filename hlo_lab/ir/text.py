@@ -5,9 +5,8 @@ text, column by column; a stretch with a line that does not fit is read line by 
 long or folded instructions bracket by bracket. Shapes, attributes and metadata are
 interned as text and decoded when looked at. No jaxlib.
 
-An async pair whose wrapped computation is a single operation is kept as XLA prints it
-(``slice-start``, ``slice-done``); the proto reader folds its wrapped computation to the
-same form.
+An asynchronous pair around a single operation stands as ``slice-start``, ``slice-done``,
+whether the text spells out its computation or not; the proto reader gives the same form.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from hlo_lab.errors import ReadError
+from hlo_lab.ir.asynchronous import fold_async
 from hlo_lab.ir.attributes import BracketState, parse_attributes
 from hlo_lab.ir.columns import Columns, pause_gc
 from hlo_lab.ir.module import Module
@@ -323,7 +323,7 @@ class _Reader:
                 f"the file is cut after line {self.number}, in or after computation "
                 f"{columns.computation_names[-1]!r}: figures cover only what is there"
             )
-        return columns.module(tolerant=cut)
+        return fold_async(columns.module(tolerant=cut))
 
 
 def _balanced(rows: list[tuple[str, ...]]) -> bool:
