@@ -66,13 +66,11 @@ def graph(
         if isinstance(source, Loaded)
         else load(source, target=target, args=args, time_limit=time_limit, progress=progress)
     )
-    cost = None
-    if color == "cost":
-        from hlo_lab.cost.machines import for_target
-        from hlo_lab.cost.model import cost as cost_of
+    from hlo_lab.cost.machines import for_target
+    from hlo_lab.cost.model import cost
 
-        progress(f"estimating {loaded.label}")
-        cost = cost_of(loaded.module, for_target(loaded.target))
+    progress(f"estimating {loaded.label}")
+    costs = cost(loaded.module, for_target(loaded.target))
     progress(f"drawing {loaded.label}")
     drawing = draw(
         loaded.module,
@@ -80,7 +78,7 @@ def graph(
         focus=focus,
         hops=hops,
         colour=color,
-        cost=cost,
+        cost=costs,
         max_nodes=max_nodes,
     )
     from hlo_lab.report.graph_dot import to_dot

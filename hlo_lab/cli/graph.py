@@ -61,7 +61,7 @@ def graph(
     max_nodes: Annotated[
         int,
         typer.Option("--max-nodes", metavar="N", min=1, help="Fold until there are this few."),
-    ] = 150,
+    ] = 200,
     target: Target = None,
     args: Args = None,
     time_limit: TimeLimit = 600.0,

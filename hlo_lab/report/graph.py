@@ -19,8 +19,10 @@ from hlo_lab.report.units import format_count, format_seconds, format_share
 if TYPE_CHECKING:
     from hlo_lab.cost.model import ModuleCost
 
-MAX_NODES = 150
+MAX_NODES = 200
+_FOLDED_NODES = 60  # a folded drawing is an overview, which fewer boxes make better
 COLOURS = ("kind", "cost")
+_PRESENCE = 0.1  # all instructions together against all time, when choosing what to open
 _NAME_WIDTH = 34
 _SHAPE_WIDTH = 40
 
@@ -41,13 +43,14 @@ class Node:
 class Drawing:
     """What there is to draw.
 
-    ``edges`` maps (from, to) to how many values flow; ``loops`` holds those that go back to
-    an earlier node. ``titles`` names clusters by their path. ``notes`` says what was folded.
+    ``edges`` maps (from, to) to how many values flow and their bytes; ``loops`` holds those
+    that go back to an earlier node. ``titles`` names clusters by their path. ``notes`` says
+    what was folded.
     """
 
     title: str
     nodes: list[Node]
-    edges: dict[tuple[int, int], int]
+    edges: dict[tuple[int, int], tuple[int, int]]
     loops: set[tuple[int, int]]
     titles: dict[Path, str]
     legend: list[tuple[str, str]]
@@ -69,8 +72,8 @@ def draw(
     Args:
         computation: draw this one; the entry by default, or the one that holds ``focus``.
         focus, hops: draw what lies at most ``hops`` edges around this instruction.
-        colour: ``kind`` of work, or ``cost``: share of the estimated time, for which
-            ``cost`` is needed.
+        colour: ``kind`` of work, or ``cost``: share of the estimated time.
+        cost: where given, nodes show their time, and what takes most is folded last.
         max_nodes: fold until no more nodes than this are left.
 
     Raises:
@@ -107,8 +110,11 @@ class _Builder:
     ):
         self.module, self.selection = module, selection
         self.colour, self.centre = colour, centre
-        self.cost = cost if colour == "cost" else None
+        self.cost = cost
         self.kinds: Counter[str] = Counter()
+        self.scopes: set[Path] = set()
+        self.names: dict[int, str] = {}
+        self.same: Counter[int] = Counter()
 
     def build(self, title: str, max_nodes: int) -> Drawing:
         module, notes = self.module, []
@@ -119,13 +125,19 @@ class _Builder:
         if total > max_nodes and self.centre is None:
             plain = folding.without_plumbing(module, self.selection)
             place = self._one_each(plain)
-            if plain.left_out:
-                left = format_count(plain.left_out)
-                notes.append(f"{left} constants, tuples, lone parameters left out")
         if len(plain.rows) > max_nodes:
-            tree, layers = folding.paths(module, plain)
-            place = folding.fold(tree, max_nodes)
+            plain = folding.without_plumbing(module, self.selection, shared=True)
+            same = folding.alike(module, self.selection.computations)
+            self.same = Counter(same.values())
+            names = {one: module.computation_names[first] for one, first in same.items()}
+            tree = folding.tree(module, plain, names)
+            self.scopes, self.names, layers = tree.scopes, tree.names, tree.layers
+            most = min(max_nodes, _FOLDED_NODES)
+            place = folding.fold(tree.paths, self._weights(plain.rows), most)
             notes += [f"{star} stands for {n} layers" for star, n in sorted(layers.items())]
+        if plain.left_out:
+            left = format_count(plain.left_out)
+            notes.append(f"{left} constants, tuples and parameters left out")
         groups: dict[Path, list[int]] = defaultdict(list)
         for row in plain.rows:
             groups[place[row]].append(row)
@@ -133,7 +145,8 @@ class _Builder:
             notes.insert(0, f"{format_count(total)} instructions folded into {len(groups)} nodes")
         elif notes:
             notes.insert(0, f"{len(groups)} of {format_count(total)} instructions")
-        paths = sorted(groups, key=lambda path: groups[path][0])
+        # by where a node's instructions stand on average, so that a stray one moves nothing
+        paths = sorted(groups, key=lambda path: (sum(groups[path]) / len(groups[path]), path))
         numbers = {path: number for number, path in enumerate(paths)}
         clusters = self._clusters(paths)
         nodes = [self._node(path, groups[path], plain, clusters[path]) for path in paths]
@@ -147,18 +160,23 @@ class _Builder:
         home = self.module.computation_of
         return {row: (names[home[row]], f"{row:09}") for row in plain.rows}
 
+    def _weights(self, rows: list[int]) -> dict[int, float]:
+        """Share of the time, and a little for being there at all."""
+        return {row: self._share([row]) + _PRESENCE / len(rows) for row in rows}
+
     # ---- nodes
 
     def _node(self, path: Path, rows: list[int], plain: Plain, cluster: Path) -> Node:
         lines = self._one(rows[0]) if len(rows) == 1 else self._several(path, rows)
-        absorbed = [row for reader in rows for row in plain.absorbed.get(reader, ())]
+        readings = (row for reader in rows for row in plain.absorbed.get(reader, ()))
+        absorbed = list(dict.fromkeys(readings))
         if absorbed:
             first = self.module.instruction(absorbed[0])
             named = elide(first.op_name or first.name, _NAME_WIDTH)
             more = f" and {len(absorbed) - 1} more" if len(absorbed) > 1 else ""
             lines.append(f"reads {named}{more}")
         share = self._share(rows)
-        if self.cost is not None and share:
+        if self.cost is not None and share >= 0.0005:
             spent = share * self.cost.total_seconds
             lines.append(f"{format_seconds(spent)}, {format_share(share)}")
         kind = self._kind(rows)
@@ -166,7 +184,7 @@ class _Builder:
         return Node(
             lines=[clean(line) for line in lines],
             tooltip=self._tooltip(rows),
-            fill=FILL[kind] if self.cost is None else heat(share),
+            fill=FILL[kind] if self.colour == "kind" else heat(share),
             cluster=cluster,
             output=any(row in plain.outputs for row in rows),
             several=len(rows) > 1,
@@ -187,13 +205,12 @@ class _Builder:
 
     def _several(self, path: Path, rows: list[int]) -> list[str]:
         shapes = {self._shape(row) for row in rows}
-        scope = path[-1]
         if len(shapes) == 1 and len({int(self.module.opcode[row]) for row in rows}) == 1:
-            instruction = self.module.instruction(rows[0])
-            name = scope_name(instruction.op_name) or instruction.opcode
-            return [f"{elide(name, _NAME_WIDTH)}  ×{len(rows)}", instruction.opcode, *shapes]
+            opcode = self.module.instruction(rows[0]).opcode
+            name = self.names.get(rows[0]) or opcode
+            return [f"{elide(name, _NAME_WIDTH)}  ×{len(rows)}", opcode, *shapes]
         counts = folding.commonest(self.module, rows)
-        return [elide(scope, _NAME_WIDTH), f"{format_count(len(rows))} instructions", counts]
+        return [elide(path[-1], _NAME_WIDTH), f"{format_count(len(rows))} instructions", counts]
 
     def _shape(self, row: int) -> str:
         shape = self.module.shapes[self.module.shape[row]].without_layout()
@@ -224,7 +241,7 @@ class _Builder:
         return next(kind for kind in FILL if kind in found)
 
     def _legend(self) -> list[tuple[str, str]]:
-        if self.cost is None:
+        if self.colour == "kind":
             return [(kind, fill) for kind, fill in FILL.items() if self.kinds[kind]]
         shares = (0.0, 0.01, 0.05, 0.25)
         return [(f"{share:.0%} of the time", heat(share)) for share in shares]
@@ -232,30 +249,28 @@ class _Builder:
     # ---- edges and clusters
 
     def _edges(self, drawing: Drawing, plain: Plain, number: dict[int, int]) -> None:
-        count: Counter[tuple[int, int]] = Counter()
-        for a, b in plain.edges:
-            count[number[a], number[b]] += 1
-        for a, b in plain.loops:
-            pair = number[a], number[b]
-            if pair[0] != pair[1]:
-                count[pair] += 1
-                drawing.loops.add(pair)
-        drawing.edges = {pair: n for pair, n in sorted(count.items()) if pair[0] != pair[1]}
+        values: dict[tuple[int, int], set[int]] = defaultdict(set)
+        for a, b in (*plain.edges, *plain.loops):
+            if number[a] != number[b]:
+                values[number[a], number[b]].add(a)
+        for pair, makers in sorted(values.items()):
+            size = sum(self.module.shapes[self.module.shape[row]].bytes for row in makers)
+            drawing.edges[pair] = (len(makers), size)
         # layers drawn once make what flows from one to the next go back
         drawing.loops |= {(a, b) for a, b in drawing.edges if a > b}
+        drawing.loops |= {(number[a], number[b]) for a, b in plain.loops}
 
     def _clusters(self, paths: list[Path]) -> dict[Path, Path]:
         """Where each node stands: in its computation's callers, then in scopes it shares."""
         shared: Counter[Path] = Counter()
         for path in paths:
-            for depth in range(2, len(path)):
-                shared[path[:depth]] += 1
+            shared.update(scope for scope in _above(path) if scope in self.scopes)
         homes = {
             self.module.computation_names[c]: self._home(c) for c in self.selection.computations
         }
         out = {}
         for path in paths:
-            inner = [path[:depth] for depth in range(2, len(path)) if shared[path[:depth]] > 1]
+            inner = [scope for scope in _above(path) if shared[scope] > 1]
             # a scope that holds nothing but another scope is no news
             telling = [
                 scope
@@ -293,10 +308,11 @@ class _Builder:
         trips = caller.attributes.get("backend_config", "").partition("known_trip_count")[2]
         number = "".join(char for char in trips.partition("}")[0] if char.isdigit())
         runs = f", {number} times" if caller.opcode == "while" and number else ""
-        name = elide(self.module.computation_names[computation], _NAME_WIDTH)
-        return clean(f"{caller.opcode} %{elide(caller.name, _NAME_WIDTH)}{runs}: %{name}")
+        alike = self.same[computation]
+        also = f"  ×{alike}" if alike > 1 else ""
+        return clean(f"{caller.opcode} %{elide(caller.name, _NAME_WIDTH)}{runs}{also}")
 
 
-def scope_name(op_name: str) -> str:
-    """The last two parts of an op_name."""
-    return "/".join(folding.scope_tokens(op_name)[-2:])
+def _above(path: Path) -> list[Path]:
+    """The branches that a tree node is in, outermost first."""
+    return [path[:depth] for depth in range(2, len(path))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from typing import Any
 
 import graphviz
@@ -9,22 +10,22 @@ import graphviz
 from hlo_lab.report.graph import Drawing, Node
 from hlo_lab.report.graph_fold import Path
 from hlo_lab.report.names import clean
+from hlo_lab.report.units import format_bytes
 
 _FONT = "Helvetica"
+_SMALL = 1024  # bytes: loop counters and random keys, not the data of a program
 _CLUSTER_FILLS = ("#f7f7f7", "#eeeeee", "#f7f7f7", "#eeeeee")
 
 
 def to_dot(drawing: Drawing) -> str:
     """DOT source; every name is escaped, so none can add attributes or markup."""
-    title = "\n".join([drawing.title, *drawing.notes])
     dot = graphviz.Digraph(
         "hlo",
         graph_attr={
-            "label": _text(title),
+            "label": _heading(drawing),
             "labelloc": "t",
             "labeljust": "l",
             "fontname": _FONT,
-            "fontsize": "16",
             "compound": "true",
             "nodesep": "0.2",
             "ranksep": "0.35",
@@ -51,9 +52,9 @@ def to_dot(drawing: Drawing) -> str:
             if node.cluster[:depth] not in siblings:
                 siblings.append(node.cluster[:depth])
     _fill(dot, drawing, (), inside, below, [0])
-    for (a, b), count in drawing.edges.items():
-        dot.edge(f"n{a}", f"n{b}", **_edge(drawing, (a, b), count))
-    _legend(dot, drawing)
+    for a, b in drawing.edges:
+        if a < b or (b, a) not in drawing.edges:
+            dot.edge(f"n{a}", f"n{b}", **_edge(drawing, (a, b)))
     return str(dot.source)
 
 
@@ -94,29 +95,43 @@ def _node(node: Node) -> dict[str, Any]:
     return out
 
 
-def _edge(drawing: Drawing, pair: tuple[int, int], count: int) -> dict[str, Any]:
+def _edge(drawing: Drawing, pair: tuple[int, int]) -> dict[str, Any]:
+    """Wide for many bytes, pale for a few, dashed where it goes back to an earlier node."""
+    count, size = drawing.edges[pair]
     a, b = (_text(drawing.nodes[end].lines[0]) for end in pair)
-    out = {"tooltip": f"{a} -> {b}" + (f", {count} values" if count > 1 else "")}
-    if count > 1:
-        out["penwidth"] = f"{min(1 + 0.4 * count**0.5, 4):.1f}"
-    if pair in drawing.loops:
-        out |= {"style": "dashed", "constraint": "false", "color": "#9467bd"}
+    values = f"{count} values, " if count > 1 else ""
+    out = {"tooltip": graphviz.nohtml(f"{a} to {b}: {values}{format_bytes(size)}")}
+    most = max(bytes_ for _, bytes_ in drawing.edges.values())
+    if size < _SMALL:
+        out |= {"color": "#cccccc", "penwidth": "0.7"}
+    else:
+        out["penwidth"] = f"{1 + 2 * (size / most) ** 0.5:.1f}"
+    if (pair[1], pair[0]) in drawing.edges:
+        out["dir"] = "both"
+    elif pair in drawing.loops:
+        out |= {"style": "dashed", "constraint": "false", "color": "#b39ddb"}
     return out
 
 
-def _legend(dot: graphviz.Digraph, drawing: Drawing) -> None:
-    """One row of coloured boxes below the drawing."""
-    with dot.subgraph(name="cluster_legend") as legend:
-        legend.attr(label="", color="#cccccc", style="rounded")
-        entries = [*drawing.legend]
-        for number, (text, fill) in enumerate(entries):
-            legend.node(f"legend{number}", label=_text(text), fillcolor=fill, tooltip=_text(text))
-        if any(node.several for node in drawing.nodes):
-            legend.node(
-                "legend_several", label="several in one", peripheries="2", fillcolor="white"
-            )
-        if any(node.output for node in drawing.nodes):
-            legend.node("legend_output", label="output", penwidth="2.5", fillcolor="white")
+def _heading(drawing: Drawing) -> str:
+    """Title, notes and legend as one table above the drawing, at its left."""
+    lines = [f'<b><font point-size="16">{_markup(drawing.title)}</font></b>']
+    lines += [_markup(note) for note in drawing.notes]
+    rows = [f'<tr><td align="left">{line}</td></tr>' for line in lines]
+    cells = [f'<td bgcolor="{fill}">{_markup(text)}</td>' for text, fill in drawing.legend]
+    signs = [
+        ("double border: several drawn as one", any(node.several for node in drawing.nodes)),
+        ("thick border: output", any(node.output for node in drawing.nodes)),
+        ("dashed: to the next round or layer", bool(drawing.loops)),
+    ]
+    cells += [f"<td>{text}</td>" for text, used in signs if used]
+    legend = f'<table border="0" cellspacing="3" cellpadding="4"><tr>{"".join(cells)}</tr></table>'
+    rows.append(f'<tr><td align="left">{legend}</td></tr>')
+    return f'<<table border="0" cellspacing="1">{"".join(rows)}</table>>'
+
+
+def _markup(text: str) -> str:
+    return html.escape(clean(text))
 
 
 def _text(text: str) -> Any:

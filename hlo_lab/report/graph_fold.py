@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+import itertools
 import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
@@ -37,7 +38,7 @@ class Plain:
         rows: instructions that get drawn.
         edges, loops: between them.
         outputs: instructions whose value leaves the computation.
-        absorbed: parameters that one instruction alone reads, by that instruction.
+        absorbed: parameters that are not drawn, by the instructions that read them.
         left_out: how many instructions are not drawn.
     """
 
@@ -57,8 +58,12 @@ def as_is(module: Module, selection: Selection) -> Plain:
     return Plain(rows, edges, list(selection.loops))
 
 
-def without_plumbing(module: Module, selection: Selection) -> Plain:
-    """Leave out constants and what spreads them, tuples and their elements, lone parameters."""
+def without_plumbing(module: Module, selection: Selection, *, shared: bool = False) -> Plain:
+    """Leave out constants and what spreads them, tuples and their elements, and parameters.
+
+    Args:
+        shared: also the parameters that several instructions read.
+    """
     names, inputs = _opcodes(module, selection.rows), defaultdict(list)
     for a, b in selection.edges:
         inputs[b].append(a)
@@ -88,15 +93,17 @@ def without_plumbing(module: Module, selection: Selection) -> Plain:
     for root, loop in selection.loops:
         plain.loops += [(source, loop) for source in sources.of(root)]
     plain.outputs.update(sources.of(int(module.computation_root[start])))
-    lone = {
-        row: readers[row][0]
+    absorbed = {
+        row
         for row in drawn
-        if names[row] == "parameter" and len(set(readers[row])) == 1 and row not in plain.outputs
+        if names[row] == "parameter"
+        and row not in plain.outputs
+        and (shared or len(set(readers[row])) < 2)
     }
-    unread = {row for row in drawn if names[row] == "parameter" and not readers[row]}
-    for row, reader in lone.items():
-        plain.absorbed[reader].append(row)
-    plain.rows = [row for row in drawn if row not in lone and row not in unread]
+    for row in absorbed:
+        for reader in set(readers[row]):
+            plain.absorbed[reader].append(row)
+    plain.rows = [row for row in drawn if row not in absorbed]
     kept = set(plain.rows)
     plain.edges = [(a, b) for a, b in dict.fromkeys(edges) if a in kept and b in kept]
     plain.loops = [(a, b) for a, b in dict.fromkeys(plain.loops) if a in kept and b in kept]
@@ -173,26 +180,65 @@ def _opcodes(module: Module, rows: list[int]) -> dict[int, str]:
 # ---- the tree
 
 
-def paths(module: Module, plain: Plain) -> tuple[dict[int, Path], dict[str, int]]:
-    """(tree path by instruction, number of layers by starred scope)."""
-    scopes = _scopes(module, plain)
-    covered = sum(1 for scope in scopes.values() if len(scope) > 1)
-    if covered * 2 < len(plain.rows):
-        return _by_structure(module, plain), {}
-    layers = _layers(scopes)
-    out: dict[int, Path] = {}
+@dataclass
+class Tree:
+    """Where each instruction hangs.
+
+    ``names`` is the end of each op_name, layers starred; ``scopes`` are the branches that
+    op_names make, which may be drawn as clusters; ``layers`` says how many layers a starred
+    part stands for.
+    """
+
+    paths: dict[int, Path]
+    names: dict[int, str] = field(default_factory=dict)
+    scopes: set[Path] = field(default_factory=set)
+    layers: dict[str, int] = field(default_factory=dict)
+
+
+def tree(module: Module, plain: Plain, home: dict[int, str]) -> Tree:
+    """Hang every instruction; ``home`` gives the root's branch by computation."""
+    tokens = _scopes(module, plain)
+    root = {row: home[int(module.computation_of[row])] for row in plain.rows}
+    if 2 * sum(1 for scope in tokens.values() if len(scope) > 1) < len(plain.rows):
+        return Tree(_by_structure(module, plain, root))
+    layers = _layers(tokens)
+    out = Tree({}, layers={_star(key): len(numbers) for key, numbers in layers.items()})
+    common = _common(root, tokens)
     for row in plain.rows:
-        scope = tuple(_starred(token, layers) for token in scopes[row])
-        shape = module.shapes[module.shape[row]].without_layout()
-        what = f"{module.opcodes[module.opcode[row]]} {shape}"
-        out[row] = (_home(module, row), *scope, what, _body_key(module, row))
-    counts = {_star(key): len(numbers) for key, numbers in layers.items()}
-    return out, counts
+        scope = tuple(_starred(token, layers) for token in tokens[row][common[root[row]] :])
+        opcode = module.opcodes[module.opcode[row]]
+        out.names[row] = "/".join(_starred(token, layers) for token in tokens[row][-2:])
+        what = f"{opcode} {module.shapes[module.shape[row]].without_layout()}"
+        out.paths[row] = (root[row], *scope, what, _body_key(module, row))
+        out.scopes.update((root[row], *scope[:depth]) for depth in range(1, len(scope)))
+    return out
 
 
-def _home(module: Module, row: int) -> str:
-    computation = int(module.computation_of[row])
-    return module.computation_names[computation]
+def _common(root: dict[int, str], tokens: dict[int, Path]) -> dict[str, int]:
+    """How many parts all op_names of a computation begin with, which tell nothing apart."""
+    first: dict[str, Path] = {}
+    for row, name in root.items():
+        scope = tokens[row][:-1]
+        if tokens[row]:
+            same = itertools.takewhile(
+                lambda pair: pair[0] == pair[1], zip(first.get(name, scope), scope, strict=False)
+            )
+            first[name] = tuple(part for part, _ in same)
+    return defaultdict(int, {name: len(scope) for name, scope in first.items()})
+
+
+def alike(module: Module, computations: list[int]) -> dict[int, int]:
+    """The first of the computations that has the same instructions, for each."""
+    first: dict[tuple[bytes, ...], int] = {}
+    out = {}
+    for computation in computations:
+        rows = module.computation(computation).rows
+        key = (
+            module.opcode[rows.start : rows.stop].tobytes(),
+            module.shape[rows.start : rows.stop].tobytes(),
+        )
+        out[computation] = first.setdefault(key, computation)
+    return out
 
 
 def scope_tokens(op_name: str) -> Path:
@@ -262,7 +308,7 @@ def _body_key(module: Module, row: int) -> str:
     return digest.hexdigest()
 
 
-def _by_structure(module: Module, plain: Plain) -> dict[int, Path]:
+def _by_structure(module: Module, plain: Plain, root: dict[int, str]) -> dict[int, Path]:
     """Refined round by round: opcode, shape, then the same of the operands."""
     inputs: dict[int, list[int]] = defaultdict(list)
     for a, b in plain.edges:
@@ -270,7 +316,7 @@ def _by_structure(module: Module, plain: Plain) -> dict[int, Path]:
     names = _opcodes(module, plain.rows)
     shape = {row: str(module.shapes[module.shape[row]].without_layout()) for row in plain.rows}
     label = {row: f"{names[row]} {shape[row]}" for row in plain.rows}
-    out: dict[int, Path] = {row: (_home(module, row), names[row], label[row]) for row in plain.rows}
+    out: dict[int, Path] = {row: (root[row], names[row], label[row]) for row in plain.rows}
     current = _numbered({row: (label[row], _body_key(module, row)) for row in plain.rows})
     for _ in range(_REFINEMENTS):
         current = _numbered(
@@ -287,34 +333,35 @@ def _numbered(keys: dict[int, tuple[Any, ...]]) -> dict[int, int]:
     return {row: numbers.setdefault(key, len(numbers)) for row, key in keys.items()}
 
 
-def fold(paths: dict[int, Path], most: int) -> dict[int, Path]:
+def fold(paths: dict[int, Path], weight: dict[int, float], most: int) -> dict[int, Path]:
     """The tree node that each instruction is drawn as; at most ``most`` of them where possible.
 
-    Equal paths stay one node. The branch with the most instructions is opened first.
+    Equal paths stay one node. The heaviest branch is opened first.
     """
-    under: dict[Path, list[int]] = defaultdict(list)
-    for row, path in paths.items():
-        under[path[:1]].append(row)
-    heap = [(-len(rows), path) for path, rows in under.items()]
+
+    def entry(path: Path, rows: list[int]) -> tuple[float, Path]:
+        return -sum(weight[row] for row in rows), path
+
+    drawn = _split(paths, list(paths), 1)
+    heap = [entry(path, rows) for path, rows in drawn.items()]
     heapq.heapify(heap)
-    drawn, count = dict(under), len(under)
     while heap:
         _, path = heapq.heappop(heap)
-        rows = drawn[path]
-        children: dict[Path, list[int]] = defaultdict(list)
-        for row in rows:
-            children[paths[row][: len(path) + 1]].append(row)
-        if len(children) == 1 and path in children:
+        children = _split(paths, drawn[path], len(path) + 1)
+        if path in children or len(drawn) + len(children) - 1 > most:
             continue
-        if count + len(children) - 1 > most:
-            continue
-        count += len(children) - 1
         del drawn[path]
-        for child, members in children.items():
-            drawn[child] = members
-            if child != path:
-                heapq.heappush(heap, (-len(members), child))
+        drawn |= children
+        for child, rows in children.items():
+            heapq.heappush(heap, entry(child, rows))
     return {row: path for path, rows in drawn.items() for row in rows}
+
+
+def _split(paths: dict[int, Path], rows: list[int], depth: int) -> dict[Path, list[int]]:
+    children: dict[Path, list[int]] = defaultdict(list)
+    for row in rows:
+        children[paths[row][:depth]].append(row)
+    return dict(children)
 
 
 def commonest(module: Module, rows: list[int], most: int = 3) -> str:
