@@ -86,12 +86,11 @@ def _summary(analysis: Analysis) -> list[Block]:
 
 
 def _holders(analysis: Analysis) -> list[Block]:
-    """Buffers summed by the user's own source line, or by kind where there is none."""
+    """Buffers summed by the user's own source line."""
     memory = analysis.memory
     groups: dict[str, list[Holder]] = {}
     for holder in memory.holders:
-        place = short_frame(own_frame(holder.source))
-        groups.setdefault(place or f"({holder.kind}s)", []).append(holder)
+        groups.setdefault(_place(analysis, holder), []).append(holder)
     sums = {place: sum(holder.bytes for holder in group) for place, group in groups.items()}
     places = sorted(groups, key=lambda place: -sums[place])
     rows = []
@@ -121,6 +120,17 @@ def _holders(analysis: Analysis) -> list[Block]:
     ]
     peak = analysis.module.instruction(memory.peak_instruction)
     return [Table(columns, rows, f"At the worst moment, when %{peak.name} runs.")]
+
+
+def _place(analysis: Analysis, holder: Holder) -> str:
+    """The source line; else arguments are summed up, and the rest named by what made it."""
+    place = short_frame(own_frame(holder.source))
+    if place:
+        return place
+    if holder.kind == "argument":
+        return "(arguments)"
+    instruction = analysis.module.instruction(holder.instruction)
+    return instruction.op_name or f"({instruction.opcode} {instruction.shape.without_layout()})"
 
 
 def _ops(analysis: Analysis) -> list[Block]:

@@ -37,6 +37,7 @@ class Node:
     cluster: Path
     output: bool = False
     several: bool = False
+    centre: bool = False
 
 
 @dataclass
@@ -93,7 +94,7 @@ def draw(
     if centre is not None:
         if centre.index not in selection.rows:
             raise UseError(f"%{centre.name} is not in computation {computation}; leave that out")
-        selection = restrict(selection, around(selection, centre.index, hops))
+        selection = restrict(selection, around(module, selection, centre.index, hops))
         title = f"{module.name}: {hops} hops around %{centre.name}"
     builder = _Builder(module, selection, colour, cost, None if centre is None else centre.index)
     return builder.build(title, max_nodes)
@@ -134,7 +135,8 @@ class _Builder:
             self.scopes, self.names, layers = tree.scopes, tree.names, tree.layers
             most = min(max_nodes, _FOLDED_NODES)
             place = folding.fold(tree.paths, self._weights(plain.rows), most)
-            notes += [f"{star} stands for {n} layers" for star, n in sorted(layers.items())]
+            used = {part for path in place.values() for part in path}
+            notes += [f"{star} stands for {n} layers" for star, n in layers.items() if star in used]
         if plain.left_out:
             left = format_count(plain.left_out)
             notes.append(f"{left} constants, tuples and parameters left out")
@@ -188,6 +190,7 @@ class _Builder:
             cluster=cluster,
             output=any(row in plain.outputs for row in rows),
             several=len(rows) > 1,
+            centre=self.centre in rows,
         )
 
     def _one(self, row: int) -> list[str]:

@@ -90,6 +90,8 @@ def _node(node: Node) -> dict[str, Any]:
     }
     if node.output:
         out["penwidth"] = "2.5"
+    if node.centre:
+        out |= {"penwidth": "3", "color": "#d62728"}
     if node.several:
         out["peripheries"] = "2"
     return out
@@ -121,6 +123,7 @@ def _heading(drawing: Drawing) -> str:
     cells = [f'<td bgcolor="{fill}">{_markup(text)}</td>' for text, fill in drawing.legend]
     signs = [
         ("double border: several drawn as one", any(node.several for node in drawing.nodes)),
+        ("red border: the instruction asked for", any(node.centre for node in drawing.nodes)),
         ("thick border: output", any(node.output for node in drawing.nodes)),
         ("dashed: to the next round or layer", bool(drawing.loops)),
     ]

@@ -67,16 +67,22 @@ def restrict(selection: Selection, rows: set[int]) -> Selection:
     )
 
 
-def around(selection: Selection, centre: int, hops: int) -> set[int]:
-    """The instructions at most ``hops`` edges from ``centre``, in either direction."""
+def around(module: Module, selection: Selection, centre: int, hops: int) -> set[int]:
+    """The instructions at most ``hops`` edges from ``centre``, in either direction.
+
+    Constants and parameters are ends: two instructions that read the same zero have
+    nothing to do with each other.
+    """
     beside: dict[int, list[int]] = {}
     for a, b in selection.edges:
         beside.setdefault(a, []).append(b)
         beside.setdefault(b, []).append(a)
+    ends = module.opcode_mask("constant", "iota", "parameter")
     found = {centre}
     edge = [centre]
     for _ in range(hops):
-        edge = [b for a in edge for b in beside.get(a, ()) if b not in found]
+        onwards = [a for a in edge if a == centre or not ends[a]]
+        edge = list(dict.fromkeys(b for a in onwards for b in beside.get(a, ()) if b not in found))
         found.update(edge)
     return found
 

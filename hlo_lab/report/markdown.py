@@ -75,7 +75,7 @@ def _row(cells: Sequence[str]) -> str:
 def _finding(finding: Finding) -> Iterator[str]:
     head = f"**{finding.severity}** {escape(finding.code)} ({escape(finding.pass_name)})"
     gain = saving(finding.estimate)
-    yield f"- {head}: {escape(finding.message)}" + (f" ({escape(gain)})" if gain else "")
+    yield f"- {head}: {escape(finding.message)}" + (f"; {escape(gain)}" if gain else "")
     where = finding.where
     details = [f"at {place}" for place in places(finding)]
     if where.instruction:

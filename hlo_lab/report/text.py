@@ -58,8 +58,8 @@ def _report(report: Report, width: int) -> Iterator[Line]:
     for section in report.sections:
         yield []
         yield [(clean(section.title), "bold")]
-        for number, block in enumerate(section.blocks):
-            if number:
+        for before, block in zip((None, *section.blocks), section.blocks, strict=False):
+            if before and not (isinstance(before, Paragraph) and isinstance(block, Paragraph)):
                 yield []
             yield from _block(block, width)
 
@@ -134,7 +134,7 @@ def _finding(finding: Finding, width: int) -> Iterator[Line]:
     severity = str(finding.severity)
     gain = saving(finding.estimate)
     head = f"{severity} {finding.code} {finding.pass_name}: {finding.message}"
-    head += f" ({gain})" if gain else ""
+    head += f"; {gain}" if gain else ""
     for number, line in enumerate(_wrapped(head, width, "  ", hang="    ")):
         if number == 0 and line[1][0].startswith(severity):
             rest = line[1][0].removeprefix(severity)
