@@ -67,7 +67,7 @@ class Diagnosis:
 
 
 def doctor() -> Diagnosis:
-    """Look around. Imports neither JAX nor numpy, and compiles nothing."""
+    """Look around. Does not import JAX, and compiles nothing."""
     versions: dict[str, str | None] = {
         "hlo-lab": __version__,
         "python": platform.python_version(),

@@ -242,7 +242,8 @@ def describe_script(run: ScriptRun) -> Report:
                 [KeyValues([(f"hlo-lab analyze {largest.path}", "what costs time and memory")])],
             )
         )
-    return Report(f"{len(run.bundles)} programs in {run.path}", (), sections)
+    noun = "program" if len(run.bundles) == 1 else "programs"
+    return Report(f"{len(run.bundles)} {noun} in {run.path}", (), sections)
 
 
 def _instructions(bundle: Bundle) -> int:

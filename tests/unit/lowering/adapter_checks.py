@@ -1,0 +1,178 @@
+"""Run by ``test_adapter``: each check prints its name and ``ok``, or why not."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from hlo_lab.lowering import adapter
+
+MESH = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+COMPILED: list[tuple[str, Any]] = []
+
+
+def f(w: Any, x: Any) -> Any:
+    return jnp.sum(jnp.tanh(x @ w["a"]))
+
+
+@cache
+def lowered() -> Any:
+    spread = NamedSharding(MESH, PartitionSpec("data"))
+    w = {"a": jax.ShapeDtypeStruct((8, 8), jnp.float32)}
+    x = jax.ShapeDtypeStruct((16, 8), jnp.float32, sharding=spread)
+    return jax.jit(f).trace(w, x)
+
+
+@cache
+def mlir() -> Any:
+    return lowered().lower().compiler_ir()
+
+
+@cache
+def executable() -> Any:
+    return lowered().lower().compile().runtime_executable()
+
+
+def check_versions() -> None:
+    assert adapter.versions()["jax"] == jax.__version__
+
+
+def check_is_jitted() -> None:
+    assert adapter.is_jitted(jax.jit(f))
+    assert not adapter.is_jitted(f)
+
+
+def check_dtypes() -> None:
+    assert adapter.canonical_dtype(np.dtype("float64")) == np.dtype("float32")
+    key = adapter.prng_key_dtype()
+    assert adapter.canonical_dtype(key) == key
+    shape = adapter.abstract_array((3,), key)
+    assert jax.eval_shape(jax.random.normal, adapter.abstract_array((), key)).shape == ()
+    assert shape.dtype == key
+
+
+def check_is_committed() -> None:
+    assert not adapter.is_committed(jnp.ones(4))
+    assert adapter.is_committed(jax.device_put(jnp.ones(4), jax.devices()[1]))
+
+
+def check_config() -> None:
+    adapter.set_config("jax_enable_compilation_cache", False)
+    assert adapter.get_config("jax_enable_compilation_cache") is False
+    assert adapter.get_config("jax_use_shardy_partitioner") in (True, False)
+
+
+def check_hlo_before() -> None:
+    text = adapter.hlo_text(adapter.hlo_of_stablehlo(mlir()), large_constants=True)
+    assert text.startswith("HloModule jit_f")
+    assert "stack_frame_id" in text
+    assert adapter.partitions(mlir()) == (1, 4)
+
+
+def check_large_constants() -> None:
+    table = np.arange(40, dtype=np.float32).reshape(4, 10) ** 2
+    module = jax.jit(lambda x: x * table).lower(jnp.ones((4, 10))).compiler_ir()
+    hlo = adapter.hlo_of_stablehlo(module)
+    assert "constant({...})" in adapter.hlo_text(hlo, large_constants=False)
+    assert "1521" in adapter.hlo_text(hlo, large_constants=True)
+
+
+def check_hlo_after() -> None:
+    module = adapter.optimised_module(executable())
+    assert "is_scheduled=true" in adapter.hlo_text(module, large_constants=True)
+    assert b"jit_f" in adapter.hlo_proto(module)
+
+
+def check_analysis() -> None:
+    memory = adapter.memory_analysis(executable())
+    assert memory is not None
+    assert set(memory) == set(adapter.MEMORY_FIELDS)
+    assert memory["argument_size_in_bytes"] == 4 * (8 * 8 + 4 * 8)
+    cost = adapter.cost_analysis(executable())
+    assert cost is not None
+    assert cost["flops"] >= 2 * 4 * 8 * 8
+
+
+def check_stablehlo_round_trip() -> None:
+    text = adapter.stablehlo_text(mlir())
+    assert "loc(" in text
+    module = adapter.parse_stablehlo(text)
+    again = adapter.compile_stablehlo(module, {})
+    one, other = (
+        adapter.hlo_text(adapter.optimised_module(each), large_constants=True)
+        for each in (executable(), again)
+    )
+    # the locations of a reducer's parameters are not in the text
+    assert one.splitlines()[0] == other.splitlines()[0]
+    assert len(one.splitlines()) == len(other.splitlines())
+
+
+def check_main_arguments() -> None:
+    assert adapter.module_name(mlir()) == "jit_f"
+    expected = [("[0]", "float32", [8, 8]), ("[1]", "float32", [16, 8])]
+    found = adapter.main_arguments(mlir())
+    assert [(each["path"], each["dtype"], each["shape"]) for each in found] == expected
+
+
+def check_numpy_names() -> None:
+    names = {"i1": "bool", "ui8": "uint8", "i32": "int32", "bf16": "bfloat16"}
+    names |= {"f16": "float16", "complex<f32>": "complex64", "f8E4M3FN": "f8e4m3fn"}
+    assert {each: adapter.numpy_name(each) for each in names} == names
+
+
+def check_argument_names() -> None:
+    assert adapter.argument_names(lowered().jaxpr) == ("w['a']", "x")
+    assert adapter.argument_names(None) == ()
+
+
+def check_pass_dumps() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        lowered().lower().compile(adapter.dump_flags(Path(folder)))
+        names = [path.name for path in Path(folder).iterdir()]
+    assert any(".after_" in name and name.endswith(".txt") for name in names)
+
+
+def check_on_compile_and_hidden_frames() -> None:
+    def observe(module: Any, made: Any) -> None:
+        text = adapter.hlo_text(adapter.optimised_module(made), large_constants=False)
+        COMPILED.append((adapter.module_name(module), text))
+
+    adapter.on_compile(observe)
+    adapter.hide_frames_of(Path(__file__).parent)
+
+    @jax.jit
+    def seen(x: Any) -> Any:
+        return x + 1
+
+    seen(2.0)
+    seen(3.0)
+    found = [text for name, text in COMPILED if name == "jit_seen"]
+    assert len(found) == 1
+    assert "adapter_checks" not in found[0]
+
+
+def check_plain_lowered() -> None:
+    plain = lowered().lower()
+    assert adapter.plain_lowered(plain) is plain
+
+    class Wrapper:
+        lowered = plain
+
+    assert adapter.plain_lowered(Wrapper()) is plain
+
+
+for name in sys.argv[1:]:
+    try:
+        globals()[name]()
+    except Exception as error:
+        print(name, f"{type(error).__name__}: {error}".replace("\n", " "))
+    else:
+        print(name, "ok")
