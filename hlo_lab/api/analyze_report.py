@@ -97,13 +97,15 @@ def _holders(analysis: Analysis) -> list[Block]:
     for place in places[: analysis.top]:
         group = groups[place]
         largest = analysis.module.instruction(group[0].instruction)
-        kinds = Counter(holder.kind for holder in group)
+        kinds: Counter[str] = Counter()
+        for holder in group:
+            kinds[holder.kind] += holder.bytes
         rows.append(
             [
                 format_bytes(sums[place]),
                 format_share(sums[place] / memory.peak_bytes),
                 str(len(group)),
-                "/".join(kind for kind, _ in kinds.most_common()),
+                kinds.most_common(1)[0][0],
                 largest.name,
                 place,
             ]
@@ -114,7 +116,7 @@ def _holders(analysis: Analysis) -> list[Block]:
         Column("held", right=True),
         Column("share", right=True),
         Column("buffers", right=True),
-        Column("kind", elide="middle"),
+        Column("mostly"),
         Column("largest", elide="middle"),
         Column("source", elide="source"),
     ]

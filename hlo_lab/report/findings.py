@@ -8,16 +8,19 @@ from hlo_lab.report.units import format_bytes, format_count, format_seconds
 
 
 def saving(estimate: Estimate) -> str:
-    """``saves 3.0 us and 1.2 MiB on cpu``; empty when nothing was estimated."""
-    parts = []
-    if estimate.seconds is not None:
-        parts.append(format_seconds(estimate.seconds))
-    if estimate.bytes is not None:
-        parts.append(format_bytes(estimate.bytes))
+    """``saves 3.0 us and 1.2 MiB on cpu``, ``costs 3.0 us, saves 1.2 MiB``; empty for nothing."""
+    amounts = (
+        (estimate.seconds, format_seconds),
+        (estimate.bytes, format_bytes),
+    )
+    gains = [show(amount) for amount, show in amounts if amount is not None and amount >= 0]
+    costs = [show(-amount) for amount, show in amounts if amount is not None and amount < 0]
+    parts = [f"costs {' and '.join(costs)}"] if costs else []
+    parts += [f"saves {' and '.join(gains)}"] if gains else []
     if not parts:
         return ""
     machine = f" on {clean(estimate.machine)}" if estimate.machine else ""
-    return f"saves {' and '.join(parts)}{machine}"
+    return ", ".join(parts) + machine
 
 
 def verified(verification: Verification) -> str:

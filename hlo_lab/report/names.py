@@ -11,6 +11,7 @@ from hlo_lab.ir.source import Frame
 
 _LIBRARY = re.compile(r"(?:^|[/\\])(?:site-packages|dist-packages|lib[/\\]python\d)")
 _INSTALLED = re.compile(r"^.*[/\\](?:site|dist)-packages[/\\]")
+_LINE = re.compile(r":\d+$")
 ELLIPSIS = "…"
 
 
@@ -32,16 +33,15 @@ def elide(text: str, width: int) -> str:
 
 
 def elide_source(text: str, width: int) -> str:
-    """At most ``width`` characters of ``model.py:12 in loss``: the function goes first."""
+    """At most ``width`` characters of ``model.py:12 in loss``: the function goes first.
+
+    Then the beginning of the path: the file and line tell most. What is no source line
+    loses its middle.
+    """
     if len(text) > width:
         text = text.partition(" in ")[0]
-    return elide_start(text, width)
-
-
-def elide_start(text: str, width: int) -> str:
-    """At most ``width`` characters of the end: of a path, the file and line tell most."""
-    if len(text) <= width:
-        return text
+    if len(text) <= width or not _LINE.search(text):
+        return elide(text, width)
     return ELLIPSIS + text[len(text) - width + 1 :] if width > 1 else ELLIPSIS[:width]
 
 

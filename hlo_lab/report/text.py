@@ -27,6 +27,7 @@ from hlo_lab.report.names import clean, elide, elide_source
 
 PIPED_WIDTH = 80
 _NARROWEST = 12  # an elided column keeps at least this
+_FAVOUR = 12  # columns that a source line may be wider than a name
 _STYLES = {"note": "cyan", "warning": "yellow", "error": "bold red"}
 
 Line = list[tuple[str, str]]  # (text, rich style) side by side
@@ -72,10 +73,12 @@ def _block(block: Block, width: int) -> Iterator[Line]:
     elif isinstance(block, Paragraph):
         yield from _wrapped(block.text, width, "  ", _STYLES.get(block.severity, ""))
     elif isinstance(block, FindingsBlock):
+        given: set[str] = set()
         for number, finding in enumerate(block.findings):
             if number:
                 yield []
-            yield from _finding(finding, width)
+            yield from _finding(finding, width, "as above" if finding.advice in given else "")
+            given.add(finding.advice)
 
 
 def _wrapped(text: str, width: int, indent: str, style: str = "", hang: str = "") -> Iterator[Line]:
@@ -123,14 +126,15 @@ def _column_widths(
     room = width - 2 * len(columns)
     elided = [number for number, column in enumerate(columns) if column.elide]
     while sum(widths) > room and elided:
-        widest = max(elided, key=lambda number: widths[number])
+        widest = max(elided, key=lambda n: widths[n] - _FAVOUR * (columns[n].elide == "source"))
         if widths[widest] <= _NARROWEST:
             break
         widths[widest] -= 1
     return widths
 
 
-def _finding(finding: Finding, width: int) -> Iterator[Line]:
+def _finding(finding: Finding, width: int, advice: str) -> Iterator[Line]:
+    """``advice`` stands in for the finding's own where that was given already."""
     severity = str(finding.severity)
     gain = saving(finding.estimate)
     head = f"{severity} {finding.code} {finding.pass_name}: {finding.message}"
@@ -147,7 +151,7 @@ def _finding(finding: Finding, width: int) -> Iterator[Line]:
     if where.op_name:
         details.append(("op", elide(clean(where.op_name), width - 7)))
     if finding.advice:
-        details.append(("do", finding.advice))
+        details.append(("do", advice or finding.advice))
     check = verified(finding.verification)
     if check:
         details.append(("ok" if finding.verification.status == "confirmed" else "no", check))
