@@ -196,12 +196,17 @@ class _Matcher:
         a, b = self.a, self.b
         every_a, every_b = np.arange(len(a)), np.arange(len(b))
         self._unique(every_a, merkle(a, a.exact), every_b, merkle(b, b.exact), paired=False)
-        self._spread(a.exact, b.exact)
         for name in ("exact", "rank", "kind"):
             label_a, label_b = getattr(a, name), getattr(b, name)
             for _ in range(ROUNDS):
                 before = self._unmatched()
-                self._by_neighbourhood(label_a, label_b, PAIRED_RADIUS, name == "exact")
+                # spreading from a gap in a chain of equal operations shifts the rest of the
+                # chain by one, so that wide labels are used up first
+                for _ in range(ROUNDS):
+                    found = self._unmatched()
+                    self._by_neighbourhood(label_a, label_b, PAIRED_RADIUS, name == "exact")
+                    if self._unmatched() == found:
+                        break
                 self._spread(label_a, label_b)
                 if not self._open or self._unmatched() == before:
                     break
