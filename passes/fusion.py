@@ -206,7 +206,8 @@ class FusionPass(AnalysisPass):
         for number, ((_, _, why), group) in enumerate(ranked):
             if number < self.top and group.saved >= self.min_bytes:
                 yield self._apart(module, context, why, group, whole)
-        if self.notes and sum(group.saved for group in kept.values()) >= self.min_bytes:
+        total = sum(group.saved for group in kept.values())
+        if self.notes and total and total >= self.min_bytes:
             yield self._note(module, context, kept, whole)
 
     def _apart(
@@ -219,13 +220,14 @@ class FusionPass(AnalysisPass):
         runs = sum(edge.executions for edge in group.edges)
         others = f" and {worst.readers - 1} more" if worst.readers > 1 else ""
         what, advice = why.value
+        clear = share >= self.min_share and why is not Why.COSTLY_FAN_OUT
         return self.finding(
             module.instruction(worst.at),
             f"{place_text(module, flow.place(worst.at))} writes {shown} that "
             f"{place_text(module, flow.place(worst.reader))}{others} reads back"
             f"{times_text(runs)}: fusing them would save {bytes_text(group.saved)} and about "
             f"{seconds_text(group.seconds)} per step ({share:.1%}); {what}",
-            severity=Severity.WARNING if share >= self.min_share else Severity.NOTE,
+            severity=Severity.WARNING if clear else Severity.NOTE,
             advice=advice,
             seconds=group.seconds,
             bytes=int(group.saved),

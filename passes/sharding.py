@@ -389,8 +389,8 @@ def _only_parameters(module: Module, flow: Flow, operand: int) -> bool:
 
 def _only_returned(module: Module, flow: Flow, at: int) -> bool:
     root = flow.root(module.entry)
-    users = flow.kernel_users(at)
-    return at == root or (bool(users) and all(user == root for user in users))
+    returned = flow.opcode(root) == "tuple" and flow.kernel_users(at) == [root]
+    return at == root or returned
 
 
 def _consumer_text(flow: Flow, at: int) -> str:

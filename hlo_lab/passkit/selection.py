@@ -100,7 +100,7 @@ def _parse(text: str, catalogue: Mapping[str, PassInfo]) -> tuple[PassInfo, dict
 
 def _near(word: str, names: Sequence[str]) -> str:
     lower = {name.lower(): name for name in names}
-    close = difflib.get_close_matches(word.lower(), list(lower), n=2, cutoff=0.5)
+    close = difflib.get_close_matches(word.lower(), list(lower), n=2, cutoff=0.6)
     if close:
         return "did you mean " + " or ".join(repr(lower[name]) for name in close) + "?"
     return "known: " + ", ".join(names)

@@ -12,6 +12,7 @@ _TRACE_WRAPPER = re.compile(
     r"^(?:(?:jit|pjit|main|xla_pmap|closed_call|core_call|while|body|cond)(?:\(\w*\))?"
     r"|transpose\(.*\)|jvp\(.*\)|checkpoint|rematted_computation|shard_map|custom_\w+_call)$"
 )
+_PARAMETERS = re.compile(r"\[\w+=.*")  # of a primitive, as older versions of JAX print them
 _NOT_THE_USERS = ("/site-packages/", "/dist-packages/", "/lib/python3")
 
 
@@ -59,7 +60,7 @@ def op_text(op_name: str, parts: int = 2) -> str:
     """The end of an op_name without what tracing adds: ``jit(f)/block/dot`` -> ``block/dot``."""
     last = re.split(r"[;:]", op_name.rstrip(")"))[-1] if op_name.count(";") else op_name
     words = [word for word in _split(last) if not _TRACE_WRAPPER.match(word)]
-    return "/".join(word.split("[", 1)[0] for word in words[-parts:])
+    return "/".join(_PARAMETERS.sub("", word) for word in words[-parts:])
 
 
 def name_text(module: Module, index: int) -> str:

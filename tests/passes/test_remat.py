@@ -1,0 +1,94 @@
+"""REM001 on compiled training steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hlo_lab.passkit.finding import Severity
+
+
+def test_a_scan_over_layers_says_what_checkpointing_its_body_saves(compiled, run_pass) -> None:
+    findings = run_pass("remat", compiled / "scanned.hlo")
+    loop = findings[0]
+    assert loop.severity is Severity.WARNING
+    assert loop.message.startswith("the loop at programs.py:")
+    assert "jax.checkpoint(body" in loop.advice
+    # five [4, 16, 128, 256] f32 stacks at least
+    assert loop.estimate.bytes > 4 * 4 * 16 * 128 * 256 * 4
+    assert loop.estimate.seconds < 0
+
+
+def test_stacked_values_count_every_iteration_and_name_their_line(compiled, run_pass) -> None:
+    findings = run_pass("remat", compiled / "scanned.hlo")
+    tanh = next(one for one in findings if one.message.startswith("tanh at programs.py:24"))
+    assert "4 times" in tanh.message
+    assert tanh.estimate.bytes == 4 * 16 * 128 * 256 * 4
+    assert tanh.where.source[0].line == 24
+
+
+def test_the_same_line_of_unrolled_layers_is_one_finding(compiled, run_pass) -> None:
+    findings = run_pass("remat", compiled / "unrolled.hlo")
+    tanh = [one for one in findings if one.message.startswith("tanh at")]
+    assert len(tanh) == 1
+    assert "makes 4 values of f32[16,128,256]" in tanh[0].message
+    assert tanh[0].estimate.bytes == 4 * 16 * 128 * 256 * 4
+
+
+def test_a_checkpointed_scan_and_inference_have_no_findings(compiled: Path, run_pass) -> None:
+    assert run_pass("remat", compiled / "checkpointed.hlo") == []
+    assert run_pass("remat", compiled / "inference.hlo") == []
+
+
+def test_small_values_are_left_out(compiled, run_pass) -> None:
+    assert run_pass("remat{min_bytes=1GiB}", compiled / "unrolled.hlo") == []
+
+
+def test_lines_beyond_top_are_summed_up(compiled, run_pass) -> None:
+    every = run_pass("remat{min_bytes=4KiB}", compiled / "unrolled.hlo")
+    short = run_pass("remat{min_bytes=4KiB,top=2}", compiled / "unrolled.hlo")
+    assert len(short) == 3
+    assert "more source line" in short[-1].message
+    assert sum(one.estimate.bytes for one in short) == sum(one.estimate.bytes for one in every)
+
+
+STEP = """HloModule m, is_scheduled=true
+
+ENTRY %main (x: f32[1024,1024], t: f32[1024,1024]) -> (f32[1024,1024], f32[1024,1024]) {{
+  %x = f32[1024,1024] parameter(0)
+  %t = f32[1024,1024] parameter(1)
+  %e = f32[1024,1024] exponential(%x), metadata={{op_name="jit(f)/jvp()/exp"}}
+  %b = f32[1024,1024] negate(%t), metadata={{op_name="jit(f)/transpose(jvp())/neg"}}
+  {first}
+  {second}
+  ROOT %o = (f32[1024,1024], f32[1024,1024]) tuple(%p, %r)
+}}
+"""
+_R = '%r = f32[1024,1024] multiply(%b, %e), metadata={op_name="jit(f)/transpose(jvp())/mul"}'
+_P = "%p = f32[1024,1024] dot(%t, %t), lhs_contracting_dims={1}, rhs_contracting_dims={0}"
+
+
+def test_a_value_released_before_the_peak_is_left_out(run_pass) -> None:
+    (finding,) = run_pass("remat", STEP.format(first=_P, second=_R))
+    assert finding.message.startswith("exp makes 1 value")
+    # used up at once, the exponential is gone when the three later buffers are live
+    late = (
+        STEP.format(first=_R, second=_P)
+        .replace("tuple(%p, %r)", "tuple(%p, %s)")
+        .replace(
+            "  ROOT",
+            "  %a = f32[2048,1024] concatenate(%r, %b), dimensions={0}\n"
+            "  %c = f32[2048,1024] sine(%a)\n"
+            "  %d = f32[2048,1024] cosine(%a)\n"
+            "  %q = f32[2048,1024] add(%c, %d)\n"
+            "  %s = f32[1024,1024] slice(%q), slice={[0:1024], [0:1024]}\n"
+            "  ROOT",
+        )
+    )
+    assert run_pass("remat", late) == []
+
+
+def test_an_unscheduled_module_gives_notes_only(run_pass) -> None:
+    text = STEP.format(first=_P, second=_R).replace(", is_scheduled=true", "")
+    findings = run_pass("remat", text)
+    assert "not scheduled" in findings[0].message
+    assert {one.severity for one in findings} == {Severity.NOTE}

@@ -1,0 +1,140 @@
+"""SHD001 on programs compiled for eight devices, and on text where a layout is the point."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hlo_lab.passkit.finding import Severity
+
+
+def kinds(findings) -> set[str]:
+    return {one.message.split(":")[0] for one in findings if one.severity is Severity.NOTE}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("dp", {"gradient reduction", "partial sum, forward"}),
+        ("fsdp", {"gradient reduction", "partial sum, forward", "parameter gather"}),
+        ("tp", {"gradient reduction", "partial sum, forward", "partial sum, backward"}),
+        ("explicit", {"explicit"}),
+    ],
+)
+def test_usual_layouts_have_no_reshards(compiled: Path, run_pass, name, expected) -> None:
+    findings = run_pass("sharding", compiled / f"{name}.hlo")
+    assert kinds(findings) == expected
+    assert {one.severity for one in findings} == {Severity.NOTE}
+
+
+def test_a_wrong_layer_is_named_with_both_lines_and_its_weight(compiled: Path, run_pass) -> None:
+    findings = run_pass("sharding", compiled / "wrong.hlo")
+    worst = findings[0]
+    assert worst.severity is Severity.WARNING
+    assert "all-gather" in worst.message
+    assert "result of mul at programs.py:24 for dot_general at programs.py:25" in worst.message
+    assert "params[0]['w2'] split 4 ways on dimension 1" in worst.message
+    assert "over 4 devices" in worst.message
+    assert "2 places" in worst.message or "4 places" in worst.message
+    assert worst.where.source[0].line == 25
+    assert worst.estimate.machine == "tpu-v5e"
+    # 4 x 128 x 256 f32, of which each of 4 devices sends its quarter 3 times
+    assert worst.estimate.bytes % (4 * 128 * 256 * 4 // 4 * 3) == 0
+
+
+def test_the_data_gathered_from_a_parameter_is_fsdp(compiled: Path, run_pass) -> None:
+    findings = run_pass("sharding", compiled / "fsdp.hlo")
+    gather = next(one for one in findings if one.message.startswith("parameter gather"))
+    assert "params[0]['w1'] split 8 ways on dimension 0" in gather.message
+    assert "4 values" in gather.message
+
+
+def test_small_reshards_are_summed_up(compiled: Path, run_pass) -> None:
+    findings = run_pass("sharding{min_bytes=1GiB}", compiled / "wrong.hlo")
+    assert not [one for one in findings if one.severity is Severity.WARNING]
+    assert "reshard" in kinds(findings)
+
+
+def test_notes_can_be_left_out(compiled: Path, run_pass) -> None:
+    assert run_pass("sharding{notes=false}", compiled / "dp.hlo") == []
+
+
+LOOP = """HloModule m, is_scheduled=true, num_partitions=4
+
+%body (c: (s32[], f32[64,64], f32[8,16,64])) -> (s32[], f32[64,64], f32[8,16,64]) {{
+  %c = (s32[], f32[64,64], f32[8,16,64]) parameter(0)
+  %i = s32[] get-tuple-element(%c), index=0
+  %x = f32[64,64] get-tuple-element(%c), index=1
+  %ws = f32[8,16,64] get-tuple-element(%c), index=2
+  %one = s32[] constant(1)
+  %zero = s32[] constant(0)
+  %n = s32[] add(%i, %one)
+  %w = f32[1,16,64] dynamic-slice(%ws, %i, %zero, %zero), dynamic_slice_sizes={{1,16,64}}
+  %s = f32[16,64] reshape(%w)
+  %h = f32[16,64] slice(%x), slice={{[0:16], [0:64]}}
+  %g = f32[64,64] all-gather({gathered}), channel_id=1, replica_groups=[1,4]<=[4], dimensions={{0}}, use_global_device_ids=true, metadata={{op_name="jit(f)/while/body/dot_general"}}
+  %y = f32[64,64] dot(%x, %g), lhs_contracting_dims={{1}}, rhs_contracting_dims={{0}}
+  ROOT %t = (s32[], f32[64,64], f32[8,16,64]) tuple(%n, %y, %ws)
+}}
+
+%cond (d: (s32[], f32[64,64], f32[8,16,64])) -> pred[] {{
+  %d = (s32[], f32[64,64], f32[8,16,64]) parameter(0)
+  %j = s32[] get-tuple-element(%d), index=0
+  %e = s32[] constant(8)
+  ROOT %l = pred[] compare(%j, %e), direction=LT
+}}
+
+ENTRY %main (a: f32[64,64], b: f32[8,16,64]) -> f32[64,64] {{
+  %a = f32[64,64] parameter(0), metadata={{op_name="x"}}
+  %b = f32[8,16,64] parameter(1), metadata={{op_name="ws"}}
+  %z = s32[] constant(0)
+  %in = (s32[], f32[64,64], f32[8,16,64]) tuple(%z, %a, %b)
+  %loop = (s32[], f32[64,64], f32[8,16,64]) while(%in), condition=%cond, body=%body
+  ROOT %r = f32[64,64] get-tuple-element(%loop), index=1
+}}
+"""  # noqa: E501
+
+
+def test_a_stacked_parameter_sliced_in_a_loop_is_a_parameter(run_pass) -> None:
+    (finding,) = run_pass("sharding", LOOP.format(gathered="%s"))
+    assert finding.message.startswith("parameter gather: 1 value in all-gather, up to 8 times")
+    assert "the largest is ws" in finding.message
+
+
+def test_an_activation_carried_by_a_loop_is_a_reshard(run_pass) -> None:
+    (finding,) = run_pass("sharding", LOOP.format(gathered="%h"))
+    assert finding.severity is Severity.WARNING
+    assert "8 runs" in finding.message
+    assert finding.estimate.bytes == 8 * 3 * 16 * 64 * 4
+
+
+MESH = """HloModule m, is_scheduled=true, num_partitions=8
+
+ENTRY %main (x: f32[4096]) -> f32[4096] {
+  %x = f32[4096] parameter(0)
+  %n = f32[4096] negate(%x)
+  %s = f32[4096] sine(%n)
+  %p = f32[4096] collective-permute(%s), channel_id=1, source_target_pairs={{0,1},{1,0}}, metadata={op_name="jit(f)/METADATA"}
+  ROOT %y = f32[4096] negate(%p)
+}
+"""  # noqa: E501
+
+
+def test_the_halo_of_a_convolution_is_no_reshard(run_pass) -> None:
+    (finding,) = run_pass("sharding", MESH.replace("METADATA", "conv_general_dilated"))
+    assert finding.message.startswith("halo exchange")
+    (finding,) = run_pass("sharding{min_bytes=1}", MESH.replace("METADATA", "concatenate"))
+    assert finding.severity is Severity.WARNING
+
+
+def test_a_module_before_partitioning_says_so(run_pass) -> None:
+    text = """HloModule m, num_partitions=4
+
+ENTRY %main (x: f32[64]) -> f32[64] {
+  %x = f32[64] parameter(0), sharding={devices=[4]<=[4]}
+  ROOT %y = f32[64] negate(%x)
+}
+"""
+    (finding,) = run_pass("sharding", text)
+    assert "before partitioning" in finding.message
