@@ -134,6 +134,8 @@ def parse_attributes(text: str) -> dict[str, str]:
         match = _KEY.match(part)
         if match is None:
             out[part] = ""
+        elif match.group(1) == "device_ids" and "replica_groups" in out:
+            out["replica_groups"] += f", {part}"  # of its mesh: replica_groups=mesh[..], device_ids=..
         else:
             out[match.group(1)] = part[match.end() :]
     return out

@@ -22,17 +22,18 @@ from hlo_lab.ir.shapes import Shape
 from hlo_lab.ir.source import StackFrames, parse_metadata
 from hlo_lab.ir.table import LazyTable
 
-_NAME = r"[\w.\-<>~:@/$+]+"
+# what XLA's printers and users' own files have in names
+NAME = r"[\w.\-<>~:@/$+]+"
 _METADATA = re.compile(r', metadata=\{((?:[^"{}]|"(?:[^"\\]|\\.)*"|\{[^{}]*\})*)\}')
 _ROLE_OF = {role: role for role in ROLES} | {
     "true_computation": "branch_computations",
     "false_computation": "branch_computations",
 }
-_CALLEE = re.compile(rf", ({'|'.join(_ROLE_OF)})=(\{{[^{{}}\"]*\}}|%?{_NAME})")
+_CALLEE = re.compile(rf", ({'|'.join(_ROLE_OF)})=(\{{[^{{}}\"]*\}}|%?{NAME})")
 _CONTROL = re.compile(r", control-predecessors=\{([^{}\"]*)\}")
 _COMMENT = re.compile(r"/\*.*?\*/")
-_SIGIL_NAME = re.compile(rf"%{_NAME}")
-_LAST_NAME = re.compile(rf"({_NAME})\s*$")
+_SIGIL_NAME = re.compile(rf"%{NAME}")
+_LAST_NAME = re.compile(rf"({NAME})\s*$")
 _BATCH = 8192  # instructions turned into columns at once
 _CACHED_RESTS = 200_000  # distinct attribute texts remembered; bounds memory
 

@@ -18,9 +18,10 @@ def print_module(module: Module) -> str:
 
 
 def _pieces(module: Module) -> Iterator[str]:
-    header = [f"HloModule {module.name}"]
-    header += [f"{key}={value}" for key, value in module.header.items()]
-    yield ", ".join(header) + "\n"
+    if module.name or module.header:  # a bare computation has neither
+        header = [f"HloModule {module.name}"]
+        header += [f"{key}={value}" for key, value in module.header.items()]
+        yield ", ".join(header) + "\n"
     yield from _frames(module)
     shapes = [str(shape) for shape in module.shapes]
     attributes = [print_attributes(value) for value in module.attributes]

@@ -10,6 +10,7 @@ Header attributes that XLA keeps outside the proto (``num_partitions``,
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -20,7 +21,7 @@ from google.protobuf.message import DecodeError
 from hlo_lab.errors import ReadError
 from hlo_lab.ir import schema
 from hlo_lab.ir.asynchronous import fold_async
-from hlo_lab.ir.columns import guarded, pause_gc
+from hlo_lab.ir.columns import NAME, guarded, pause_gc
 from hlo_lab.ir.module import ROLES, Ints, Module, compressed_rows
 from hlo_lab.ir.proto_attributes import decode_attributes
 from hlo_lab.ir.proto_header import decode_frames, decode_header
@@ -29,6 +30,8 @@ from hlo_lab.ir.table import LazyMap, LazyTable
 
 _BATCH_BYTES = 4 << 20
 T = TypeVar("T")
+_NAMES = re.compile(rf"(?:{NAME} )*+", re.A)
+_OPCODES = re.compile(r"(?:[a-z][\w\-]* )*+", re.A)
 _ROLE = {name: number for number, name in enumerate(ROLES)}
 _TO_APPLY = frozenset(
     "call map reduce reduce-window all-reduce all-reduce-start reduce-scatter scatter sort "
@@ -141,6 +144,14 @@ class _Reader:
             self.raw_controls, self.raw_callees, self.raw_literals, self.parameters,
         ) = zip(*rows, strict=True)  # fmt: skip
         self.names = list(names)
+        for what, used, valid in (
+            ("instruction", names, _NAMES),
+            ("computation", self.computation_names, _NAMES),
+            ("opcode", tuple(dict.fromkeys(self.raw_opcodes)), _OPCODES),
+        ):
+            if valid.fullmatch(" ".join(used) + " ") is None:
+                bad = next((name for name in used if not valid.fullmatch(f"{name} ")), "")
+                self.fail(f"a damaged {what} name: {bad[:40]!r}")
 
     def _batches(self) -> Iterator[bytes]:
         """The computations' bytes, framed as a module's, about ``_BATCH_BYTES`` at a time."""
@@ -276,7 +287,7 @@ class _Reader:
             instruction_names=self.names,
             opcodes=opcodes,
             opcode=self.opcode,
-            shapes=LazyTable(self.shapes, guarded(_caught(decode_shape), "shape", self.path)),
+            shapes=LazyTable(self.shapes, guarded(_caught(lambda raw: decode_shape(raw).checked()), "shape", self.path)),
             shape=self.shape,
             operand_start=self.operand_start,
             operand=self.operand,

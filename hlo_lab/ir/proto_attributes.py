@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hlo_lab.ir import schema
+from hlo_lab.ir.attributes import BracketState
 from hlo_lab.ir.proto_header import frontend_text
 from hlo_lab.ir.proto_sharding import braces, replica_groups_text, sharding_text
 from hlo_lab.ir.proto_values import shape_of
@@ -90,7 +91,11 @@ def _common(message: Any, out: Attributes, payloads: list[bytes]) -> None:
 
 
 def _is_dict(text: str) -> bool:
-    return text[:1] == "{" and text.rstrip()[-1:] == "}"
+    """Whether the text can stand as it is: one pair of braces, and what is in it balanced."""
+    try:
+        return text[:1] == "{" and BracketState.closing(text, 0) == len(text) - 1
+    except ValueError:
+        return False
 
 
 def _statistics(message: Any) -> str:

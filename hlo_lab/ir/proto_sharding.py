@@ -70,15 +70,14 @@ def _named(proto: Any) -> str:
         word: ", ".join(axis_text(axis, mesh) for axis in getattr(proto, f"{word}_axes"))
         for word in ("replicated", "unreduced", "manual")
     }
-    sharded = any(part.axes or not part.is_closed for part in proto.dim_shardings)
     if not mesh.axes and mesh.device_ids:
         return f"{{{text}}}"
-    if not sharded and not any(axes.values()):
+    if not proto.dim_shardings and not any(axes.values()):
         return f"{{{text}, replicated}}"
-    every = ", ".join(axis.name for axis in mesh.axes)
+    every = ", ".join(f"'{axis.name}'" for axis in mesh.axes)
     for word in ("unreduced", "manual"):
         others = [value for key, value in axes.items() if key != word]
-        if not sharded and axes[word] == every and not any(others):
+        if not proto.dim_shardings and axes[word] == every and not any(others):
             return f"{{{text}, {word}}}"
     text += f", [{', '.join(dims)}]"
     for word, value in axes.items():

@@ -18,10 +18,12 @@ BITS: dict[str, int] = {
     "token": 0, "opaque": 0,
 }  # fmt: skip
 
-_ARRAY = re.compile(r"([a-z][a-z0-9]*)\[([\d,<=? ]*)\](?:\{([^}]*)\})?")
+_ARRAY = re.compile(r"([a-z][a-z0-9_]*)\[([\d,<=? ]*)\](?:\{([^}]*)\})?")
 _TILE = re.compile(r"\(([\d,*]+)\)")
 _SPACE = re.compile(r"S\((\d+)\)")
 _COMMENT = re.compile(r"/\*.*?\*/")
+_ORDER = re.compile(r"(?:\d{1,4}(?:,\d{1,4})*)?(?::|$)")
+_TOO_LARGE = 1 << 56  # elements; XLA refuses what does not fit an int64 of bytes
 MAX_TUPLE_DEPTH = 64  # XLA's own modules stay below five; deeper text is hostile
 
 
@@ -49,7 +51,20 @@ class Shape:
         shape, end = _parse(text, 0, 0)
         if text[end:].strip():
             raise ValueError(f"unexpected {text[end:][:20]!r} after shape")
-        return shape
+        return shape.checked()
+
+    def checked(self) -> Shape:
+        """Itself. Raises ``ValueError`` when its layout or size cannot be that of a real array."""
+        if self.layout:
+            if _ORDER.match(self.layout) is None:
+                raise ValueError(f"not a layout: {self.layout[:40]!r}")
+            if self.is_array and any(dim >= self.rank for dim in self.minor_to_major):
+                raise ValueError(f"a layout of other dimensions: {self.layout[:40]!r}")
+        for element in self.elements:
+            element.checked()
+        if self.element_count > _TOO_LARGE:
+            raise ValueError(f"a shape of more than 2**56 elements: {str(self)[:40]!r}")
+        return self
 
     @property
     def is_tuple(self) -> bool:
@@ -104,7 +119,7 @@ class Shape:
         match = _TILE.match(self.layout, at + 1) if at >= 0 else None
         if match is None or "*" in match.group(1):
             return ()
-        return tuple(int(part) for part in match.group(1).split(","))
+        return tuple(max(int(part), 1) for part in match.group(1).split(",") if part)
 
     @cached_property
     def memory_space(self) -> int:
@@ -151,6 +166,8 @@ def _parse(text: str, at: int, depth: int) -> tuple[Shape, int]:
         dtype, dims_text, layout = match.groups()
         parts = [part.strip() for part in dims_text.split(",")] if dims_text.strip() else []
         dynamic = tuple(part[:1] in "<?" for part in parts)
+        if any(len(part) > 24 for part in parts):
+            raise ValueError(f"a dimension is too large: {match.group()[:40]!r}")
         dims = tuple(0 if part == "?" else int(part.removeprefix("<=")) for part in parts)
         flags = dynamic if any(dynamic) else ()
         return Shape(dtype, dims, (layout or "").replace(" ", ""), dynamic=flags), match.end()

@@ -19,21 +19,21 @@ from typing import NoReturn
 from hlo_lab.errors import ReadError
 from hlo_lab.ir.asynchronous import fold_async
 from hlo_lab.ir.attributes import BracketState, parse_attributes
-from hlo_lab.ir.columns import Columns, pause_gc
+from hlo_lab.ir.columns import NAME, Columns, pause_gc
 from hlo_lab.ir.module import Module
 from hlo_lab.ir.source import unescape
 
 MAX_INSTRUCTION = 256 << 20  # characters: a folded 64 MB constant prints to about this many
+MAX_INSTRUCTION_LINES = 100_000
 MAX_HEADER_LINES = 1000
 MAX_HEADER = 64 << 20
 
-_NAME = r"[\w.\-<>~:@/$+]+"
 _SHAPE = r"[a-z]\w*\[[^\]\n]*\](?:\{[^}\n]*\})?|\([^\n]*?\)"
-_HEAD = rf"[ \t]*(ROOT )?(%?{_NAME}) = ({_SHAPE}) ([a-z][\w\-]*)\("
+_HEAD = rf"[ \t]*(ROOT )?(%?{NAME}) = ({_SHAPE}) ([a-z][\w\-]*)\("
 _LINES = re.compile(rf"^{_HEAD}([^()\n]*)\)([^\n]*)\n", re.M)
 _HEAD_START = re.compile(_HEAD)
-_STARTS_INSTRUCTION = re.compile(rf"[ \t]*(?:ROOT )?%?{_NAME} = ")
-_COMPUTATION = re.compile(rf"(ENTRY\b\s*)?%?({_NAME})?\s*(?:\(.*->.*)?\{{", re.S)
+_STARTS_INSTRUCTION = re.compile(rf"[ \t]*(?:ROOT )?%?{NAME} = ")
+_COMPUTATION = re.compile(rf"(ENTRY\b\s*)?%?({NAME})?\s*(?:\(.*->.*)?\{{", re.S)
 _COMPUTATION_TAIL = re.compile(r"\}[ \t]*(?:, execution_thread=\"([^\"]*)\")?[ \t]*(?://.*)?")
 _COMMENT = re.compile(r"/\*.*?\*/")
 _FRAME_FIELD = re.compile(r"(\w+)=(\d+)")
@@ -279,7 +279,7 @@ class _Reader:
             self._state.feed(line)
         except ValueError as error:
             self.fail(f"not an instruction: {error}")
-        if self._size > MAX_INSTRUCTION:
+        if self._size > MAX_INSTRUCTION or len(self.pending) > MAX_INSTRUCTION_LINES:
             self.fail("an instruction does not end")
         stripped = line.rstrip()
         if self._state.depth or self._state.in_string or stripped.endswith((",", "=")):
