@@ -51,8 +51,8 @@ class Buffers:
         self.host[self.row[donated]] = True
         self.argument_bytes = int(size[walk.arguments].sum())
         self.output_bytes = int(size[walk.results].sum())
-        aliased = [value for value in walk.results if self.kind[self.row[value]] == ARGUMENT]
-        self.alias_bytes = int(size[aliased].sum())
+        own = int(self.bytes[self.kind == OUTPUT].sum())
+        self.alias_bytes = self.output_bytes - own
 
 
 def _representatives(parent: list[int]) -> Ints:

@@ -20,9 +20,9 @@ from hlo_lab.ir.module import Ints, Module
 
 # Executed by no kernel, or by the computations they call.
 FREE = words("""
-    parameter constant tuple get-tuple-element bitcast after-all add-dependency domain opt-
-    barrier optimization-barrier partition-id replica-id get-dimension-size set-dimension-
-    size while conditional call async-start async-update async-done
+    parameter constant tuple get-tuple-element bitcast after-all add-dependency domain
+    opt-barrier optimization-barrier partition-id replica-id get-dimension-size
+    set-dimension-size while conditional call async-start async-update async-done
 """)
 # The done half of a pair: its start half carries the cost.
 DONE = words("""
@@ -85,12 +85,11 @@ def _cholesky(op: Op) -> int:
 def _transpose(op: Op) -> int:
     source = op.operand(0)
     moved = integers(op.attributes.get("dimensions", ""))
-    if len(moved) == source.rank == op.shape.rank:
-        # a transpose that the layouts already describe moves nothing
-        wide = [moved[dim] for dim in op.shape.minor_to_major if op.shape.dims[dim] != 1]
-        if wide == [dim for dim in source.minor_to_major if source.dims[dim] != 1]:
-            return 0
-    return source.bytes + op.shape.bytes
+    if not len(moved) == source.rank == op.shape.rank:
+        return source.bytes + op.shape.bytes
+    # a transpose that the layouts already describe moves nothing
+    order = [moved[dim] for dim in op.shape.minor_to_major]
+    return 0 if order == list(source.minor_to_major) else source.bytes + op.shape.bytes
 
 
 def _start(op: Op) -> int:

@@ -23,9 +23,9 @@ TRANSCENDENTAL = words("""
 """)
 ELEMENTWISE = words("""
     abs add and bitcast-convert ceil clamp compare complex convert count-leading-zeros
-    divide floor imag is-finite maximum minimum multiply negate not or popcnt real reduce-
-    precision remainder round-nearest-afz round-nearest-even select shift-left shift-right-
-    arithmetic shift-right-logical sign stochastic-convert subtract xor
+    divide floor imag is-finite maximum minimum multiply negate not or popcnt real
+    reduce-precision remainder round-nearest-afz round-nearest-even select shift-left
+    shift-right-arithmetic shift-right-logical sign stochastic-convert subtract xor
 """)
 
 # flops and transcendentals of one execution

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 import re
 import tomllib
 from dataclasses import dataclass
@@ -107,6 +106,13 @@ def from_mapping(data: dict[str, Any]) -> Machine:
     )
 
 
+@functools.cache
+def _cpu() -> Machine:
+    from hlo_lab.cost.probe import this_cpu
+
+    return this_cpu(_table()["cpu-reference"])
+
+
 def names() -> list[str]:
     """The names that ``load`` takes, without aliases."""
     return ["cpu", *sorted({machine.name for machine in _table().values()})]
@@ -120,9 +126,7 @@ def load(name: str) -> Machine:
     """
     key = re.sub(r"[\s_]+", "-", name.strip().lower())
     if key == "cpu":
-        from hlo_lab.cost.probe import this_cpu
-
-        return this_cpu(_table()["cpu-reference"])
+        return _cpu()
     if key in _table():
         return _table()[key]
     raise NotFoundError(f"no machine {name!r}; there are {', '.join(names())}")
@@ -141,8 +145,3 @@ def for_target(target: str) -> Machine:
     if kind in ("tpu", "gpu", "cuda"):
         return load(model)
     return load(target)
-
-
-def level_limits(machine: Machine) -> list[float]:
-    """Upper bound in bytes of each memory level, the last one infinite."""
-    return [fits for fits, _ in machine.bandwidth[:-1]] + [math.inf]

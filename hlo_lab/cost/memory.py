@@ -26,7 +26,7 @@ class MemoryProfile:
         peak_bytes: arguments, outputs and constants, plus the temporaries live at the worst
             moment; a buffer that serves as several of these counts once.
         argument_bytes, output_bytes: all entry parameters and results; alias_bytes: the
-            part of the outputs that lives in arguments' buffers.
+            part of the outputs that lives in arguments' buffers or in other outputs'.
         temp_bytes: temporaries at the worst moment; constant_bytes.
         peak_instruction: index of the instruction that executes at the worst moment.
         holders: what is held at that moment, largest first.

@@ -23,7 +23,6 @@ SCHEMA = 1
 _LEVELS = (128 << 10, 2 << 20, 32 << 20)  # bytes of the arrays copied: L1/L2, L3, memory
 
 
-@functools.cache
 def this_cpu(reference: Machine) -> Machine:
     """The machine at hand: from the cache, else measured (under a second) and cached.
 

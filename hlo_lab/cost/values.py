@@ -69,6 +69,11 @@ class Values:
         self.parent += out
         return out
 
+    def drop(self, values: list[int]) -> None:
+        """Values that stand for nothing after all."""
+        for value in values:
+            self.size[value] = 0
+
     def use(self, values: list[int], time: int) -> None:
         """Values live until ``time`` at least; calls come in order of time."""
         end = self.end

@@ -8,7 +8,7 @@ updates in place, and donated arguments with the outputs that replace them.
 
 from __future__ import annotations
 
-from hlo_lab.cost.aliasing import Aliasing, parse_aliases
+from hlo_lab.cost.aliasing import Aliasing, Pair, parse_aliases
 from hlo_lab.cost.callgraph import callees_first
 from hlo_lab.cost.tables import attributes_at, shape_at
 from hlo_lab.cost.values import Layout, Values, member
@@ -55,29 +55,37 @@ class Walk:
         self._may_share = may_share.tolist()
         # bounds the instructions inlined, where computations are called more than once
         self._budget = 4 * len(module) + 100_000
+        aliases = parse_aliases(module.header.get("input_output_alias", ""))
+        self._donated_numbers = {number for _, number, _ in aliases}
         entry = self._computation(module.entry, None, 0)
         self.results = entry[int(module.computation_root[module.entry])]
         self.values.use(self.results, len(self.at_time) - 1)
         numbers = module.parameter_number
         parameters = {int(numbers[at]): at for at in entry if numbers[at] >= 0}
         self.arguments = [value for at in parameters.values() for value in entry[at]]
-        self.donated = self._donated(parameters, entry)
+        self.donated = self._donate(aliases, parameters, entry)
 
-    def _donated(self, parameters: dict[int, int], entry: Shown) -> list[tuple[int, int]]:
+    def _donate(
+        self, aliases: list[Pair], parameters: dict[int, int], entry: Shown
+    ) -> list[tuple[int, int]]:
         module = self.module
         root = int(module.computation_root[module.entry])
         pairs: list[tuple[int, int]] = []
-        aliases = module.header.get("input_output_alias", "")
-        for path, number, operand_path in parse_aliases(aliases):
+        for path, number, operand_path in aliases:
             if number in parameters:
                 parameter = parameters[number]
                 results = self._member(root, self.results, path)
                 pairs += zip(
                     results, self._member(parameter, entry[parameter], operand_path), strict=False
                 )
+        taken = {self.values.find(value) for value in self.arguments}
+        donated = []
         for result, argument in pairs:
-            self.values.unite([result], [argument])
-        return pairs
+            # a result that is another argument already would be copied
+            if self.values.find(result) not in taken:
+                self.values.unite([result], [argument])
+                donated.append((result, argument))
+        return donated
 
     def _layout(self, at: int) -> Layout:
         layout: Layout = self.layouts[self.shape[at]]
@@ -177,9 +185,23 @@ class Walk:
             if role != "condition":
                 carried.append(root)
         result = values.define(at, layout, len(self.at_time) - 1)
-        for each in (before, *carried):
+        for each in carried:
             values.unite(result, each)
+        entered_by, left_by = carried[-2:] if len(carried) > 1 else ([], [])
+        for number, (mine, value) in enumerate(zip(result, before, strict=False)):
+            unchanged = number < len(left_by) and left_by[number] == entered_by[number]
+            if unchanged or not self._is_kept(value):
+                values.unite([mine], [value])
         return result
+
+    def _is_kept(self, value: int) -> bool:
+        """Whether nothing may overwrite a value: XLA copies constants and arguments first."""
+        owner = self.values.owner[value]
+        opcode = self.opcode[owner]
+        number = int(self.module.parameter_number[owner])
+        return opcode == "constant" or (
+            opcode == "parameter" and number not in self._donated_numbers
+        )
 
     def _call(
         self, at: int, opcode: str, given: list[list[int]], callees: list[tuple[str, int]],
@@ -201,7 +223,9 @@ class Walk:
         out = values.define(at, layout, time)
         for each in results:
             values.use(each, time)
-            values.unite(out, each)
+            for mine, value in zip(out, each, strict=False):
+                if not self._is_kept(value):
+                    values.unite([mine], [value])
         return out
 
     # ---- instructions
@@ -243,11 +267,12 @@ class Walk:
             offset = layout.members[1] if opcode == "copy-start" else 0
             # the start's tuple shows its operands beside its results
             if offset + len(source) <= len(out):
+                values.drop(out[offset : offset + len(source)])
                 out[offset : offset + len(source)] = source
         for path, number, operand_path in self.aliasing.in_place(at, opcode):
             if number < len(operands):
                 source = self._member(operands[number], given[number], operand_path)
                 target = self._member(at, out, path)
-                if len(source) == len(target):
+                if len(source) == len(target) and not any(map(self._is_kept, source)):
                     values.unite(target, source)
         return out
