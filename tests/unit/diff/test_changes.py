@@ -1,0 +1,187 @@
+"""Each single edit is found, at its own instruction, under its own kind."""
+
+from __future__ import annotations
+
+import pytest
+
+from hlo_lab.diff import DiffResult, Kind, Verdict
+from tests.unit.diff.modules import MODEL, compare, edited
+
+
+def only(result: DiffResult) -> str:
+    assert result.verdict is Verdict.CHANGED
+    assert len(result.changes) == 1, [change.summary for change in result.changes]
+    return result.changes[0].summary
+
+
+@pytest.mark.parametrize(
+    ("replacement", "kind", "summary", "names"),
+    [
+        (
+            ("tanh(h1)", "sine(h1)"), Kind.REPLACED,
+            "tanh -> sine at model.py:10", ("a1",),
+        ),
+        (
+            ("cosine(value)", "sine(value)"), Kind.REPLACED,
+            "cosine -> sine at model.py:30", ("scaled",),
+        ),
+        (("limit = s32[] constant(3)", "limit = s32[] constant(4)"), Kind.CONSTANT,
+         "constant 3 -> 4", ("limit",)),
+        (("direction=LT", "direction=LE"), Kind.ATTRIBUTE,
+         "compare: direction LT -> LE", ("less",)),
+        (("f32[4,8]{1,0} subtract", "f32[4,8]{0,1} subtract"), Kind.LAYOUT,
+         "layout {row-major} -> {0,1} in 1 operation", ("d",)),
+    ],
+)  # fmt: skip
+def test_one_edit_is_one_change(
+    replacement: tuple[str, str], kind: Kind, summary: str, names: tuple[str, ...]
+) -> None:
+    result = edited(replacement)
+    assert only(result) == summary
+    assert result.changes[0].kind is kind
+    assert result.changes[0].before.instructions == names
+    assert (result.changed, result.added, result.removed) == (1, 0, 0)
+
+
+def test_a_removed_operation() -> None:
+    result = edited(
+        ("  d = f32[4,8]{1,0} subtract(a2, a1)\n", ""), ("multiply(d, a1)", "multiply(a2, a1)")
+    )
+    assert only(result) == "1 operation removed: 1 subtract"
+    assert result.changes[0].kind is Kind.REMOVED
+    assert (result.changed, result.added, result.removed) == (0, 0, 1)
+
+
+def test_an_added_operation_inside_a_loop_is_shown_there() -> None:
+    result = edited(
+        ("  ROOT both", "  twice = f32[4,8]{1,0} negate(scaled)\n  ROOT both"),
+        ("tuple(next, scaled)", "tuple(next, twice)"),
+    )
+    assert only(result) == "1 operation added: 1 negate"
+    assert result.changes[0].after.instructions == ("twice",)
+
+
+def test_equal_edits_of_several_layers_fold() -> None:
+    result = edited(("tanh(", "sine("))
+    assert only(result) == "tanh -> sine (x 2) at model.py:10"
+    assert result.changes[0].repeats == 2
+    assert [frame.line for frame in result.changes[0].after.source] == [10, 20]
+
+
+def test_a_changed_dimension_is_one_group_with_its_cause() -> None:
+    result = edited(("[4,8]", "[16,8]"))
+    assert "dimension 4 -> 16 in" in only(result)
+    change = result.changes[0]
+    assert change.kind is Kind.SHAPE
+    assert change.cause == "the program's argument 0 (f32[4,8] -> f32[16,8])"
+    assert (result.added, result.removed) == (0, 0)
+
+
+def test_attributes_that_follow_a_dimension_belong_to_its_group() -> None:
+    text = """\
+HloModule m
+ENTRY e {
+  p = f32[32,8]{1,0} parameter(0)
+  s = f32[32,4]{1,0} slice(p), slice={[0:32], [0:4]}
+  ROOT n = f32[32,4]{1,0} negate(s)
+}
+"""
+    result = edited(("32", "64"), text=text.replace("f32", "bf16"))
+    assert only(result) == "dimension 32 -> 64 in 3 operations"
+
+
+def test_one_node_that_becomes_two_is_no_addition() -> None:
+    text = """\
+HloModule m
+ENTRY e {
+  p = f32[128,64]{1,0} parameter(0)
+  q = f32[128,64]{1,0} parameter(1)
+  c = f32[] constant(1)
+  b = f32[128,64]{1,0} broadcast(c), dimensions={}
+  b2 = f32[128,64]{1,0} broadcast(c), dimensions={}
+  m = f32[128,64]{1,0} multiply(p, b)
+  m2 = f32[128,64]{1,0} multiply(q, b2)
+  ROOT t = (f32[128,64]{1,0}, f32[128,64]{1,0}) tuple(m, m2)
+}
+"""
+    after = text
+    for name in ("p", "b", "m"):
+        after = after.replace(f"  {name} = f32[128", f"  {name} = f32[256")
+    after = after.replace("t = (f32[128", "t = (f32[256")
+    result = compare(text, after)
+    assert only(result) == "dimension 128 -> 256 in 4 operations"
+    assert (result.added, result.removed) == (0, 0)
+
+
+def test_element_types() -> None:
+    result = edited(("f32[4,8]", "bf16[4,8]"))
+    assert only(result).startswith("f32 -> bf16 in ")
+    assert result.changes[0].kind is Kind.DTYPE
+
+
+def test_collectives_are_named_as_such() -> None:
+    result = edited((
+        "  a1 = f32[4,8]{1,0} tanh(h1)",
+        "  r = f32[4,8]{1,0} all-reduce(h1), replica_groups={}, to_apply=add_f32\n"
+        "  a1 = f32[4,8]{1,0} tanh(r)",
+    ))  # fmt: skip
+    assert only(result) == "1 all-reduce added"
+    assert result.changes[0].kind is Kind.COLLECTIVE
+    assert result.deltas["collectives"] == {"before": 0, "after": 1}
+
+
+def test_donation() -> None:
+    aliased = MODEL.replace(
+        "HloModule jit_f,", "HloModule jit_f, input_output_alias={ {}: (2, {}, may-alias) },"
+    )
+    assert only(compare(MODEL, aliased)) == "argument 2 donated"
+    assert only(compare(aliased, MODEL)) == "argument 2 no longer donated"
+
+
+def test_the_number_of_partitions() -> None:
+    four = MODEL.replace("HloModule jit_f,", "HloModule jit_f, num_partitions=4,")
+    assert only(compare(MODEL, four)) == "num_partitions: none -> 4"
+    one = MODEL.replace("HloModule jit_f,", "HloModule jit_f, num_partitions=1,")
+    assert compare(MODEL, one).verdict is Verdict.IDENTICAL
+
+
+def test_an_added_argument_is_the_cause() -> None:
+    result = edited((
+        "  h1 = f32[4,8]{1,0} dot(x, w1)",
+        "  b = f32[4,8]{1,0} parameter(3)\n  xb = f32[4,8]{1,0} add(x, b)\n"
+        "  h1 = f32[4,8]{1,0} dot(xb, w1)",
+    ))  # fmt: skip
+    assert only(result) == "2 operations added: 1 add"
+    assert result.changes[0].cause == "new argument 3 (f32[4,8])"
+
+
+def test_rematerialisation_is_named() -> None:
+    result = edited((
+        "  m = f32[4,8]{1,0} multiply(d, a1)",
+        "  h3 = f32[4,8]{1,0} sine(h1), metadata={op_name=\"jit(f)/rematted_computation/sin\"}\n"
+        "  m = f32[4,8]{1,0} multiply(d, h3)",
+    ))  # fmt: skip
+    assert result.changes[0].kind is Kind.RECOMPUTE
+    assert "1 operation recomputed: 1 sine" in result.changes[0].summary
+
+
+def test_changes_come_by_cost_and_carry_it() -> None:
+    result = edited(
+        ("f32[4,8]{1,0} subtract", "f32[4,8]{0,1} subtract"),
+        ("  h1 =", "  h0 = f32[8,8]{1,0} dot(w1, w2), lhs_contracting_dims={1}, "
+         "rhs_contracting_dims={0}\n  h1 ="),
+        ("dot(x, w1)", "dot(x, h0)"),
+    )  # fmt: skip
+    assert [change.kind for change in result.changes] == [Kind.ADDED, Kind.LAYOUT]
+    assert result.changes[0].seconds is not None
+    assert result.changes[0].seconds > 0
+
+
+def test_the_document_has_the_fields_of_the_schema() -> None:
+    document = edited(("tanh(h1)", "sine(h1)")).to_dict()
+    assert set(document) == {
+        "verdict", "matched", "changed", "added", "removed", "changes", "deltas", "notes",
+    }  # fmt: skip
+    change = document["changes"][0]
+    assert set(change) == {"kind", "summary", "count", "repeats", "before", "after", "cause"}
+    assert change["before"]["source"] == [{"file": "model.py", "line": 10, "function": ""}]
