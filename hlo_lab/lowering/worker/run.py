@@ -167,7 +167,8 @@ class _Worker:
             return None, adapter.plain_lowered(function.lower(*call.args, **call.kwargs))
         traced = function.trace(*call.args, **call.kwargs)
         self.enter("lower")
-        return traced.jaxpr, adapter.plain_lowered(traced.lower())
+        jaxpr = getattr(traced, "traced", traced).jaxpr  # nnx.jit wraps JAX's own
+        return jaxpr, adapter.plain_lowered(traced.lower())
 
     def compiler_options(self) -> dict[str, Any]:
         if not self.request["passes"]:
