@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from hlo_lab.lowering import Bundle, ScriptRun
 
 TIME_LIMIT = 600.0  # seconds
+MAX_ROWS = 20  # programs of a script that are shown
 _DOING = {
     "start": "starting Python",
     "import": "importing {}",
@@ -214,20 +215,28 @@ def _shapes(bundle: Bundle, most: int = 4) -> str:
 
 
 def describe_script(run: ScriptRun) -> Report:
-    """What a script compiled: one row per bundle."""
+    """What a script compiled: one row per bundle, the largest first."""
+    ordered = sorted(run.bundles, key=_instructions, reverse=True)
     rows = [
-        (bundle.path.name, str(_instructions(bundle)), _size(bundle), _shapes(bundle, 2))
-        for bundle in run.bundles
+        (
+            bundle.path.name,
+            str(_instructions(bundle)),
+            str(len(bundle.manifest["arguments"])),
+            _size(bundle),
+        )
+        for bundle in ordered[:MAX_ROWS]
     ]
     columns = [
         Column("bundle", elide="middle"),
         Column("instructions", right=True),
+        Column("arguments", right=True),
         Column("size", right=True),
-        Column("arguments", elide="middle"),
     ]
     blocks: list[Table | Paragraph] = []
     if rows:
-        blocks.append(Table(columns, rows))
+        more = len(ordered) - len(rows)
+        remark = f"And {more} smaller ones; {run.path}/index.json lists them all." if more else ""
+        blocks.append(Table(columns, rows, remark))
     else:
         blocks.append(Paragraph("The script compiled no program that was to be kept."))
     if run.skipped:
@@ -235,11 +244,10 @@ def describe_script(run: ScriptRun) -> Report:
     blocks += [Paragraph(f"One could not be captured: {why}", "warning") for why in run.lost]
     sections = [Section("Programs", blocks)]
     if run.bundles:
-        largest = max(run.bundles, key=_instructions)
         sections.append(
             Section(
                 "Next",
-                [KeyValues([(f"hlo-lab analyze {largest.path}", "what costs time and memory")])],
+                [KeyValues([(f"hlo-lab analyze {ordered[0].path}", "what costs time and memory")])],
             )
         )
     noun = "program" if len(run.bundles) == 1 else "programs"

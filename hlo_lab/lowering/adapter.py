@@ -33,8 +33,18 @@ def versions() -> dict[str, str]:
 
 
 def is_jitted(function: Any) -> bool:
-    """Whether it stages itself (``jax.jit`` and wrappers that offer the same methods)."""
-    return callable(getattr(function, "trace", None)) or callable(getattr(function, "lower", None))
+    """Whether it stages itself: ``jax.jit``, and wrappers that offer ``trace`` as it does.
+
+    Those that only offer ``lower`` (equinox) do not take shapes for arrays; they are
+    staged like a plain function.
+    """
+    return callable(getattr(function, "trace", None))
+
+
+def jaxpr_of(traced: Any) -> Any:
+    """The closed jaxpr of what ``trace`` gave; None where a wrapper hides it."""
+    inner = getattr(traced, "traced", traced)  # flax wraps it
+    return getattr(inner, "jaxpr", None)
 
 
 def canonical_dtype(dtype: Any) -> Any:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -17,16 +18,49 @@ MESH_AXIS = "data"
 
 @dataclass(frozen=True)
 class Call:
-    """What to lower: arrays are ``jax.ShapeDtypeStruct``, static arguments are themselves.
+    """What to lower: arrays are ``jax.ShapeDtypeStruct``, other values are themselves.
 
-    ``static`` holds positions and names that plain functions get as Python values; a
-    function that is already jitted decides by itself, and gets everything as given.
+    ``static`` lists the leaves that cannot be traced, as (path, value); a function that
+    is already jitted decides by itself what is static, and gets everything as given.
     """
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    static_positions: tuple[int, ...]
-    static_names: tuple[str, ...]
+    static: tuple[tuple[str, Any], ...]
+    _traced: tuple[bool, ...]
+
+    def staged(self, function: Callable[..., Any]) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        """A function to jit, and its positional and keyword arguments.
+
+        It takes what can be traced, and puts the static leaves back in. So a pytree may
+        hold both, such as a model with its weights and its activation function.
+        """
+        import jax
+
+        leaves, structure = jax.tree_util.tree_flatten((self.args, self.kwargs))
+        arrays = [
+            leaf if traced else None for leaf, traced in zip(leaves, self._traced, strict=True)
+        ]
+
+        @functools.wraps(function)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            given = iter(jax.tree_util.tree_leaves((args, kwargs)))
+            whole = [
+                next(given) if traced else leaf
+                for leaf, traced in zip(leaves, self._traced, strict=True)
+            ]
+            own_args, own_kwargs = jax.tree_util.tree_unflatten(structure, whole)
+            return function(*own_args, **own_kwargs)
+
+        run.__name__ = _name(function)
+        return run, jax.tree_util.tree_unflatten(structure, arrays)
+
+
+def _name(function: Any) -> str:
+    """What the module is called after: a function's name, that of a partial, or of a class."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return str(getattr(function, "__name__", type(function).__name__))
 
 
 def find_arguments(
@@ -35,31 +69,51 @@ def find_arguments(
     """The call to lower, from the first of: ``text``, ``NAME.example_args``, ``example_args()``.
 
     Example arguments are a tuple or list (positional), a dict (by parameter name), or
-    one array (the only argument). Values of type str, bool, and anything that is not an
+    one array (the only argument). Leaves of type str, bool, and anything that is not an
     array or number are static for a plain function; in ``text`` so are numbers.
 
     Raises:
         InputError: no arguments found, or they do not fit the signature.
     """
+    import jax
+
     if text is not None:
         args, kwargs = parse_arguments(text)
-        numbers_are_static = True
     else:
         args, kwargs = _example(function, owner, module, where)
-        numbers_are_static = False
     _check_signature(function, args, kwargs, where)
+    flat, structure = jax.tree_util.tree_flatten_with_path((args, kwargs))
+    traced = tuple(_is_traceable(leaf, numbers=text is None) for _, leaf in flat)
+    whole = [
+        _abstract(leaf) if each else leaf for (_, leaf), each in zip(flat, traced, strict=True)
+    ]
+    args, kwargs = jax.tree_util.tree_unflatten(structure, whole)
+    names = _parameter_names(function)
+    static = [
+        (_path(path, names), leaf)
+        for (path, leaf), each in zip(flat, traced, strict=True)
+        if not each
+    ]
+    return Call(args, kwargs, tuple(static), traced)
 
-    def static(value: Any) -> bool:
-        return _is_static(value, numbers_are_static)
 
-    positions = tuple(index for index, value in enumerate(args) if static(value))
-    names = tuple(name for name, value in kwargs.items() if static(value))
-    return Call(
-        tuple(value if i in positions else _abstract(value) for i, value in enumerate(args)),
-        {name: value if name in names else _abstract(value) for name, value in kwargs.items()},
-        positions,
-        names,
-    )
+def _parameter_names(function: Any) -> list[str]:
+    try:
+        return list(inspect.signature(function).parameters)
+    except (TypeError, ValueError):  # a builtin without a signature
+        return []
+
+
+def _path(path: tuple[Any, ...], names: list[str]) -> str:
+    """Where in ``(args, kwargs)`` a leaf is, by parameter name: ``model.layers[0]``."""
+    import jax
+
+    side, first, *rest = path
+    if side.idx == 1:
+        name = str(first.key)
+    else:
+        name = names[first.idx] if first.idx < len(names) else f"[{first.idx}]"
+    return name + jax.tree_util.keystr(tuple(rest))
 
 
 def _example(
@@ -169,35 +223,15 @@ def describe(value: Any) -> str:
     return type(value).__name__
 
 
-def _is_static(value: Any, numbers_are_static: bool) -> bool:
-    """Whether no leaf of the value can be traced. An empty pytree, such as None, can."""
-    import jax
-
-    leaves = jax.tree_util.tree_leaves(value, is_leaf=_is_leaf)
-    if not leaves or any(_is_traceable(leaf, numbers_are_static) for leaf in leaves):
-        return False
-    return isinstance(value, Hashable)  # jit refuses the others, and says so
-
-
-def _is_leaf(value: Any) -> bool:
-    return isinstance(value, ArraySpec)
-
-
-def _is_traceable(leaf: Any, numbers_are_static: bool) -> bool:
+def _is_traceable(leaf: Any, *, numbers: bool) -> bool:
     if isinstance(leaf, bool | str):
         return False
     if isinstance(leaf, int | float | complex):
-        return not numbers_are_static
+        return numbers
     return isinstance(leaf, ArraySpec) or (hasattr(leaf, "shape") and hasattr(leaf, "dtype"))
 
 
-def _abstract(value: Any) -> Any:
-    import jax
-
-    return jax.tree_util.tree_map(_abstract_leaf, value, is_leaf=_is_leaf)
-
-
-def _abstract_leaf(leaf: Any) -> Any:
+def _abstract(leaf: Any) -> Any:
     import jax
 
     if isinstance(leaf, ArraySpec):

@@ -150,25 +150,20 @@ class _Worker:
         return {
             "file": getattr(module, "__file__", None),
             "absent": [] if jaxpr is not None else ["jaxpr"],
-            **describe_call(function, call, adapter.argument_names(jaxpr), lowered, compiled),
+            **describe_call(call, adapter.argument_names(jaxpr), lowered, compiled),
         }
 
     def lower(self, function: Any, call: Any) -> tuple[Any, Any]:
         """(jaxpr or None, ``jax.stages.Lowered``) of the call."""
         import jax
 
+        args, kwargs = call.args, call.kwargs
         if not adapter.is_jitted(function):
-            function = jax.jit(
-                function,
-                static_argnums=call.static_positions or None,
-                static_argnames=call.static_names or None,
-            )
-        if not callable(getattr(function, "trace", None)):
-            return None, adapter.plain_lowered(function.lower(*call.args, **call.kwargs))
-        traced = function.trace(*call.args, **call.kwargs)
+            function, (args, kwargs) = call.staged(function)
+            function = jax.jit(function)
+        traced = function.trace(*args, **kwargs)
         self.enter("lower")
-        jaxpr = getattr(traced, "traced", traced).jaxpr  # nnx.jit wraps JAX's own
-        return jaxpr, adapter.plain_lowered(traced.lower())
+        return adapter.jaxpr_of(traced), adapter.plain_lowered(traced.lower())
 
     def compiler_options(self) -> dict[str, Any]:
         if not self.request["passes"]:

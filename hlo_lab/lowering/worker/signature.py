@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 from hlo_lab.lowering.worker.calling import Call
@@ -12,7 +11,7 @@ MAX_VALUE = 200  # characters of a static value's repr
 
 
 def describe_call(
-    function: Any, call: Call, names: tuple[str, ...], lowered: Any, compiled: Any
+    call: Call, names: tuple[str, ...], lowered: Any, compiled: Any
 ) -> dict[str, Any]:
     """``arguments`` (one entry per array), ``static`` (Python values) and ``results``.
 
@@ -20,7 +19,7 @@ def describe_call(
     """
     return {
         "arguments": _arguments(names, lowered, compiled),
-        "static": _static(function, call),
+        "static": _static(call),
         "results": _results(lowered),
     }
 
@@ -77,13 +76,6 @@ def _results(lowered: Any) -> list[dict[str, Any]]:
     ]
 
 
-def _static(function: Any, call: Call) -> list[dict[str, str]]:
-    """Arguments that are not arrays; a jitted function may still trace numbers among them."""
-    try:
-        names = list(inspect.signature(function).parameters)
-    except (TypeError, ValueError):
-        names = []
-    found = [
-        (names[i] if i < len(names) else str(i), call.args[i]) for i in call.static_positions
-    ] + [(name, call.kwargs[name]) for name in call.static_names]
-    return [{"name": name, "value": scrub(repr(value))[:MAX_VALUE]} for name, value in found]
+def _static(call: Call) -> list[dict[str, str]]:
+    """Values that are not arrays; a jitted function may still trace some of them."""
+    return [{"name": name, "value": scrub(repr(value))[:MAX_VALUE]} for name, value in call.static]

@@ -50,6 +50,14 @@ def check_is_jitted() -> None:
     assert not adapter.is_jitted(f)
 
 
+def check_jaxpr_of() -> None:
+    class Wrapper:
+        traced = lowered()
+
+    assert adapter.jaxpr_of(lowered()) is adapter.jaxpr_of(Wrapper()) is lowered().jaxpr
+    assert adapter.jaxpr_of(object()) is None
+
+
 def check_dtypes() -> None:
     assert adapter.canonical_dtype(np.dtype("float64")) == np.dtype("float32")
     key = adapter.prng_key_dtype()

@@ -263,6 +263,35 @@ def test_a_flax_module_in_a_function(write: Callable[..., Path], tmp_path: Path)
     assert "dot" in bundle.module("hlo-before").opcodes
 
 
+def test_pytrees_may_hold_what_is_no_array(write: Callable[..., Path], tmp_path: Path) -> None:
+    file = write(
+        "mixed.py",
+        """
+        import jax, jax.numpy as jnp
+
+        def f(model, x, unhashable):
+            return model["activation"](x @ model["w"]) * unhashable[0]
+
+        def example_args():
+            model = {"w": jnp.ones((8, 8)), "activation": jnp.tanh, "name": "net"}
+            return model, jnp.ones(8), ["a", 3.0][1:]
+
+        def g(x, words):
+            return x * len(words)
+
+        g.example_args = (2.0, {"a": "b"})
+        """,
+    )
+    bundle = lowering.dump(f"{file}:f", out=tmp_path / "f")
+    assert [each[0] for each in arguments(bundle)] == ["model['w']", "x", "unhashable[0]"]
+    static = {each["name"]: each["value"] for each in bundle.manifest["static"]}
+    assert static["model['name']"] == "'net'"
+    assert set(static) == {"model['name']", "model['activation']"}
+    assert "tanh" in bundle.module("hlo-before").opcodes
+    bundle = lowering.dump(f"{file}:g", out=tmp_path / "g")
+    assert bundle.manifest["static"] == [{"name": "words['a']", "value": "'b'"}]
+
+
 def test_nothing_is_allocated(write: Callable[..., Path], tmp_path: Path) -> None:
     file = write("big.py", "def f(x): return x + 1")
     bundle = lowering.dump(f"{file}:f", out=tmp_path / "out", args="f32[4194304,1048576]")
