@@ -10,7 +10,6 @@ reference here: on the CPU it holds the arguments only.
 
 from __future__ import annotations
 
-import functools
 import sys
 import time
 from collections.abc import Callable
@@ -44,9 +43,9 @@ def train_step(model: nn.Module, inputs: Any, loss: Callable[..., Any], donate: 
     state = jax.eval_shape(optimiser.init, variables)
 
     def step(variables: Any, state: Any, inputs: Any, targets: Any) -> Any:
-        value, gradient = jax.value_and_grad(
-            lambda v: loss(model.apply(v, inputs), targets)
-        )(variables)
+        value, gradient = jax.value_and_grad(lambda v: loss(model.apply(v, inputs), targets))(
+            variables
+        )
         updates, state = optimiser.update(gradient, state, variables)
         return optax.apply_updates(variables, updates), state, value
 
@@ -112,7 +111,7 @@ def scan_transformer() -> Any:
         return jax.lax.scan(block, x, weights)[0].var()
 
     square = shaped(depth, width, width)
-    weights = {name: square for name in "qkvo"}
+    weights = dict.fromkeys("qkvo", square)
     weights |= {"up": shaped(depth, width, 4 * width), "down": shaped(depth, 4 * width, width)}
     return jax.jit(jax.grad(loss)), (weights, shaped(batch, length, width))
 
@@ -195,45 +194,29 @@ def embedding_step() -> Any:
     return jax.jit(step, donate_argnums=0), (tables, ids, ids, shaped(1024))
 
 
-@functools.cache
-def compiled(name: str) -> Any:
+def measure(name: str) -> tuple[float, float, float, float, float]:
+    """(compiled peak, own peak, compiled temp, own temp, own seconds) in bytes and CPU seconds."""
     function, arguments = PROGRAMS[name]()
-    return function.lower(*arguments).compile()
-
-
-def measure(name: str) -> dict[str, float]:
-    """Own and compiled figures of one program, in bytes."""
-    analysis = compiled(name).memory_analysis()
+    compiled = function.lower(*arguments).compile()
+    figures = compiled.memory_analysis()
+    module = read_text(compiled.as_text().splitlines(keepends=True))
     start = time.process_time()
-    profile = memory_profile(read_text(compiled(name).as_text().splitlines(keepends=True)))
-    return {
-        "seconds": time.process_time() - start,
-        "compiled": analysis.argument_size_in_bytes
-        + analysis.output_size_in_bytes
-        + analysis.temp_size_in_bytes
-        - analysis.alias_size_in_bytes,
-        "compiled_temp": analysis.temp_size_in_bytes,
-        "own": profile.peak_bytes,
-        "own_temp": profile.temp_bytes,
-        "constant": profile.constant_bytes,
-        "argument": profile.argument_bytes / max(analysis.argument_size_in_bytes, 1),
-        "output": profile.output_bytes / max(analysis.output_size_in_bytes, 1),
-        "alias": profile.alias_bytes - analysis.alias_size_in_bytes,
-    }
+    profile = memory_profile(module)
+    seconds = time.process_time() - start
+    temp = figures.temp_size_in_bytes
+    given = figures.argument_size_in_bytes + figures.output_size_in_bytes
+    peak = given + temp - figures.alias_size_in_bytes
+    return peak, profile.peak_bytes, temp, profile.temp_bytes, seconds
 
 
 def main(names: list[str]) -> None:
-    head = f"{'program':20} {'compiled MB':>12} {'own MB':>10} {'ratio':>7} {'temp MB':>9} {'ratio':>7}"
-    print(head)
+    print(f"{'program':20} {'compiled MB':>11} {'own MB':>8} {'ratio':>6}", end=" ")
+    print(f"{'temp MB':>8} {'own MB':>8} {'ratio':>6} {'seconds':>8}")
     for name in names or PROGRAMS:
-        row = measure(name)
-        print(
-            f"{name:20} {row['compiled'] / 1e6:12.2f} {row['own'] / 1e6:10.2f} "
-            f"{row['own'] / row['compiled']:7.3f} {row['compiled_temp'] / 1e6:9.2f} "
-            f"{row['own_temp'] / max(row['compiled_temp'], 1):7.3f}",
-            f"   arg {row['argument']:.3f} out {row['output']:.3f} alias {row['alias']} const {row['constant']}",
-            flush=True,
-        )
+        peak, own, temp, own_temp, seconds = measure(name)
+        print(f"{name:20} {peak / 1e6:11.2f} {own / 1e6:8.2f} {own / peak:6.3f}", end=" ")
+        ratio = own_temp / max(temp, 1)
+        print(f"{temp / 1e6:8.2f} {own_temp / 1e6:8.2f} {ratio:6.3f} {seconds:8.3f}", flush=True)
 
 
 if __name__ == "__main__":
