@@ -15,7 +15,7 @@ from hlo_lab.passkit.base import AnalysisPass, Example
 from hlo_lab.passkit.context import Context
 from hlo_lab.passkit.finding import Finding, Severity
 from hlo_lab.passkit.patterns import EXPENSIVE, FREE, Flow, Phase, collective_kind, phase
-from hlo_lab.passkit.wording import bytes_text, counted, place_text, seconds_text, times_text
+from hlo_lab.passkit.wording import bytes_text, counted, place_text, times_text
 
 
 class Why(enum.Enum):
@@ -225,8 +225,8 @@ class FusionPass(AnalysisPass):
             module.instruction(worst.at),
             f"{place_text(module, flow.place(worst.at))} writes {shown} that "
             f"{place_text(module, flow.place(worst.reader))}{others} reads back"
-            f"{times_text(runs)}: fusing them would save {bytes_text(group.saved)} and about "
-            f"{seconds_text(group.seconds)} per step ({share:.1%}); {what}",
+            f"{times_text(runs)}: fusing them would save {bytes_text(group.saved)} per step and "
+            f"{share:.1%} of its time; {what}",
             severity=Severity.WARNING if clear else Severity.NOTE,
             advice=advice,
             seconds=group.seconds,

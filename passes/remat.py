@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from hlo_lab.ir.module import Module
+from hlo_lab.ir.shapes import Shape
 from hlo_lab.passkit.base import AnalysisPass, Example
 from hlo_lab.passkit.context import Context
 from hlo_lab.passkit.finding import Finding, Severity
@@ -22,6 +23,7 @@ from hlo_lab.passkit.wording import (
     times_text,
 )
 
+_CONTROL = frozenset(("while", "conditional", "call", "async-start", "copy-start"))
 _MAX_CHAIN = 400  # kernels looked at per value; a longer chain counts as not worth it
 
 
@@ -29,7 +31,8 @@ _MAX_CHAIN = 400  # kernels looked at per value; a longer chain counts as not wo
 class _Residual:
     """A forward value that the backward pass reads.
 
-    ``at`` is the kernel that makes it, ``shown`` the instruction to name, ``bytes`` what
+    ``at`` is the kernel that makes it, ``shown`` the instruction to name, ``shape`` that of
+    one value (one iteration's), ``bytes`` what
     it holds at the peak (all iterations of a loop). ``seconds`` and ``flops`` are what
     making it again from the values that stay would cost per step; ``span`` the share of
     the schedule that it is live over; ``loop`` the while that collects it, or -1.
@@ -37,6 +40,7 @@ class _Residual:
 
     at: int
     shown: int
+    shape: Shape
     bytes: int
     seconds: float
     flops: float
@@ -201,9 +205,7 @@ class RematPass(AnalysisPass):
         whole = context.cost.total_seconds
         relative = group.seconds / whole if whole else 0.0
         flops = sum(one.flops for one in group.residuals)
-        # a fusion that writes a row in place has the whole buffer's shape
-        row = "dynamic-update-slice" in flow.contents(worst.at)
-        shape = next(flow.shape(worst.shown if row else worst.at).leaves())[1].without_layout()
+        shape = next(worst.shape.leaves())[1].without_layout()
         many = counted(len(group.residuals), "value")
         runs = times_text(worst.executions) if worst.loop >= 0 else ""
         within = " under jax.checkpoint" if "checkpoint" in flow.op_name(worst.at) else ""
@@ -215,8 +217,8 @@ class RematPass(AnalysisPass):
             module.instruction(worst.shown),
             f"{place}{within} makes {many} of {shape}{runs}, kept for the backward pass: "
             f"{bytes_text(group.bytes)} at the peak ({share:.0%} of it), live over "
-            f"{worst.span:.0%} of the step; making it again costs {seconds_text(group.seconds)} "
-            f"({relative:.1%} of the step, {flops:.3g} flops)",
+            f"{worst.span:.0%} of the step; making it again from what stays costs "
+            f"{relative:.1%} of the step's time ({flops:.3g} flops)",
             severity=Severity.WARNING if cheap else Severity.NOTE,
             advice=(
                 "It is kept on purpose, by the policy or as the input of a checkpointed function; "
@@ -244,8 +246,8 @@ class RematPass(AnalysisPass):
             module.instruction(kept.at),
             f"the loop at {place} stacks {counted(kept.values, 'value')}, "
             f"{bytes_text(kept.bytes)}, for the backward pass; with only its carry kept, "
-            f"{bytes_text(saved)} ({share:.0%} of the peak) go, for one more forward pass of "
-            f"at most {seconds_text(seconds)} ({relative:.0%} of the step)",
+            f"{bytes_text(saved)} ({share:.0%} of the peak) go, for one more forward pass, at most "
+            f"{relative:.0%} of the step's time",
             severity=Severity.WARNING if context.memory.scheduled else Severity.NOTE,
             advice=(
                 "Wrap the body: jax.lax.scan(jax.checkpoint(body, prevent_cse=False), ...); "
@@ -292,16 +294,19 @@ class _Search:
             opcode = flow.opcode(at)
             if opcode == "while":
                 found += self._stacked(at, rows, peak)
-            elif opcode not in FREE and flow.shape(at).is_array:
-                read = self._read_backwards(at, at)
-                if read and at <= peak <= read[1]:
+            if opcode in FREE or opcode in _CONTROL:
+                continue
+            for value in self._values(at):
+                read = self._read_backwards(value, at)
+                if read and at <= peak <= read[1] and not flow.shape(value).memory_space:
                     seconds, flops, missing = self._recompute(at, read[0], {})
                     if not missing:
                         found.append(
                             _Residual(
                                 at=at,
                                 shown=flow.place(at),
-                                bytes=flow.shape(at).bytes,
+                                shape=flow.shape(value),
+                                bytes=flow.shape(value).bytes,
                                 seconds=seconds * self.runs[at],
                                 flops=flops * self.runs[at],
                                 executions=self.runs[at],
@@ -309,6 +314,17 @@ class _Search:
                             )
                         )
         return found
+
+    def _values(self, at: int) -> list[int]:
+        """The arrays that a kernel makes: itself, or the members of its tuple that are used."""
+        flow = self.flow
+        if flow.shape(at).is_array:
+            return [at]
+        return [
+            user
+            for user in flow.users(at)
+            if flow.opcode(user) == "get-tuple-element" and flow.shape(user).is_array
+        ]
 
     def _read_backwards(self, at: int, producer: int) -> tuple[int, int] | None:
         """(first, last) position of the backward ops that read a forward value."""
@@ -320,13 +336,18 @@ class _Search:
         return (min(users), max(users)) if users else None
 
     def _users(self, at: int) -> list[int]:
-        """Readers of a value, with the loop in place of the tuple that it enters it by."""
+        """Readers of a value, past copies, with the loop in place of the tuple it enters by."""
         flow, out = self.flow, []
-        for user in flow.kernel_users(at):
+        waiting, seen = flow.kernel_users(at), set()
+        while waiting:
+            user = waiting.pop()
+            if user in seen:
+                continue
+            seen.add(user)
             if flow.opcode(user) == "tuple":
                 out += [one for one in flow.users(user) if flow.opcode(one) not in FREE]
-            elif flow.opcode(user) == "copy":
-                out += [one for one in flow.kernel_users(user) if flow.opcode(one) != "tuple"]
+            elif flow.opcode(user) in ("copy", "copy-start"):
+                waiting += flow.kernel_users(user)
             else:
                 out.append(user)
         return out
@@ -360,6 +381,8 @@ class _Search:
                     _Residual(
                         at=made,
                         shown=shown,
+                        # a fusion that writes a row in place has the whole buffer's shape
+                        shape=flow.shape(shown if self._in_place(made) else made),
                         bytes=size,
                         seconds=seconds * iterations,
                         flops=flops * iterations,
@@ -371,6 +394,9 @@ class _Search:
         if members:
             self.loops.append(_Loop(loop, len(members), kept, self._carry_bytes(loop, stays)))
         return found
+
+    def _in_place(self, at: int) -> bool:
+        return "dynamic-update-slice" in self.flow.contents(at)
 
     def _carry_bytes(self, loop: int, stays: dict[Source, None]) -> int:
         """Bytes over all iterations of the carry that is not stacked yet."""

@@ -128,6 +128,26 @@ ENTRY %main (x: f32[64,64]) -> f32[64,64] {
 """
 
 
+_WRONG_LAYER = """import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec as P
+
+
+def f(x, w1, w2):
+    return jnp.tanh(x @ w1) @ w2  # w2 should be split over its rows: P("model", None)
+
+
+def example_args():
+    mesh = jax.make_mesh((4,), ("model",), axis_types=(jax.sharding.AxisType.Auto,))
+    columns = NamedSharding(mesh, P(None, "model"))
+    return (
+        jax.ShapeDtypeStruct((256, 128), jnp.float32, sharding=NamedSharding(mesh, P())),
+        jax.ShapeDtypeStruct((128, 512), jnp.float32, sharding=columns),
+        jax.ShapeDtypeStruct((512, 128), jnp.float32, sharding=columns),
+    )
+"""
+
+
 @dataclass(frozen=True)
 class ShardingPass(AnalysisPass):
     """Collectives by cause; reshards by source line.
@@ -163,6 +183,7 @@ class ShardingPass(AnalysisPass):
     name: ClassVar[str] = "sharding"
     examples: ClassVar[tuple[Example, ...]] = (
         Example("an activation is gathered because the weight is split the wrong way", _RESHARD),
+        Example("both weights of a layer split over columns", jax=_WRONG_LAYER, target="cpu:4"),
         Example("parameters gathered for use are one note, no reshard", _FSDP, finds=1),
         Example("one device has no collectives", _SINGLE, finds=0),
     )
@@ -209,8 +230,7 @@ class ShardingPass(AnalysisPass):
         message = (
             f"{collective_kind(flow.opcode(worst.at))} of {shown} over "
             f"{group_size(module, attributes)} devices reshards the result of {producer} for "
-            f"{consumer}: {bytes_text(group.sent)} sent per device and step{times}, about "
-            f"{seconds_text(group.seconds)}"
+            f"{consumer}: {bytes_text(group.sent)} sent per device and step{times}"
         )
         weights = _weights(flow, worst.at)
         message += "".join(f"; it meets {weight}" for weight in weights)

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from hlo_lab.cost.memory import memory_profile
+from hlo_lab.ir.files import read_module
 from hlo_lab.passkit.finding import Severity
 
 
@@ -16,6 +20,45 @@ def test_a_scan_over_layers_says_what_checkpointing_its_body_saves(compiled, run
     # five [4, 16, 128, 256] f32 stacks at least
     assert loop.estimate.bytes > 4 * 4 * 16 * 128 * 256 * 4
     assert loop.estimate.seconds < 0
+
+
+def test_the_saving_is_close_to_what_checkpointing_gives(compiled: Path, run_pass) -> None:
+    promised = run_pass("remat", compiled / "scanned.hlo")[0].estimate.bytes
+    kept, left = (
+        memory_profile(read_module(compiled / f"{name}.hlo")).peak_bytes
+        for name in ("scanned", "checkpointed")
+    )
+    assert promised == pytest.approx(kept - left, rel=0.25)
+
+
+OUTPUTS = """HloModule m, is_scheduled=true
+
+%two (a: f32[1024,1024]) -> (f32[1024,1024], f32[1024,1024]) {
+  %a = f32[1024,1024] parameter(0)
+  %s = f32[1024,1024] sine(%a)
+  %c = f32[1024,1024] cosine(%a)
+  ROOT %sc = (f32[1024,1024], f32[1024,1024]) tuple(%s, %c)
+}
+
+ENTRY %main (x: f32[1024,1024]) -> (f32[1024,1024], f32[1024,1024]) {
+  %x = f32[1024,1024] parameter(0)
+  %both = (f32[1024,1024], f32[1024,1024]) fusion(%x), kind=kLoop, calls=%two, metadata={op_name="jit(f)/jvp()/sin" source_file="model.py" source_line=2}
+  %sin = f32[1024,1024] get-tuple-element(%both), index=0
+  %cos = f32[1024,1024] get-tuple-element(%both), index=1
+  %y = f32[1024,1024] dot(%sin, %x), lhs_contracting_dims={1}, rhs_contracting_dims={0}, metadata={op_name="jit(f)/jvp()/dot_general"}
+  %fetch = (f32[1024,1024], f32[1024,1024], u32[]) copy-start(%cos)
+  %done = f32[1024,1024] copy-done(%fetch)
+  %g = f32[1024,1024] multiply(%x, %done), metadata={op_name="jit(f)/transpose(jvp())/mul"}
+  ROOT %o = (f32[1024,1024], f32[1024,1024]) tuple(%y, %g)
+}
+"""  # noqa: E501
+
+
+def test_one_output_of_a_fusion_read_through_an_asynchronous_copy(run_pass) -> None:
+    (finding,) = run_pass("remat", OUTPUTS)
+    assert finding.message.startswith("sin at model.py:2 makes 1 value of f32[1024,1024]")
+    assert finding.estimate.bytes == 1024 * 1024 * 4
+    assert finding.where.instruction == "both"
 
 
 def test_stacked_values_count_every_iteration_and_name_their_line(compiled, run_pass) -> None:
