@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import json
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from hlo_lab import api
+from hlo_lab.errors import UseError
+from hlo_lab.ir.text import read_text
+from hlo_lab.report import json_, markdown, text
+
+ROOT = Path(__file__).resolve().parents[3]
+HLO = """\
+HloModule step, is_scheduled=true
+
+ENTRY main {
+  x = f32[1024,1024]{1,0} parameter(0), metadata={op_name="params['w']"}
+  product = f32[1024,1024]{1,0} dot(x, x), lhs_contracting_dims={1}, rhs_contracting_dims={0}, META
+  bent = f32[1024,1024]{1,0} tanh(product), metadata={op_name="jit(step)/tanh" SOURCE}
+  ROOT out = f32[1024,1024]{1,0} add(bent, product), metadata={op_name="jit(step)/add" SOURCE}
+}
+""".replace("META", 'metadata={op_name="jit(step)/dot_general" SOURCE}').replace(
+    "SOURCE", 'source_file="/w/model.py" source_line=12'
+)
+PASS = '''\
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from hlo_lab.ir.module import Module
+from hlo_lab.passkit.base import AnalysisPass
+from hlo_lab.passkit.context import Context
+from hlo_lab.passkit.finding import Finding, Severity
+
+
+@dataclass(frozen=True)
+class Tanh(AnalysisPass):
+    """Finds tanh.
+
+    What it finds
+        tanh.
+
+    Why it matters
+        It does not.
+
+    Example
+        ``tanh(x)``
+
+    What to do
+        Nothing.
+
+    How it is verified
+        It is not.
+    """
+
+    code: ClassVar[str] = "TAN900"
+    name: ClassVar[str] = "tanh"
+    examples: ClassVar[tuple] = ()
+
+    def run(self, module: Module, context: Context) -> Iterator[Finding]:
+        for instruction in module.with_opcode("tanh"):
+            yield self.finding(instruction, "a tanh", seconds=1e-6, context=context)
+            BODY
+'''
+
+
+def module() -> Any:
+    return read_text(HLO.splitlines(keepends=True))
+
+
+@pytest.fixture
+def passes_dir(tmp_path: Path) -> Path:
+    (tmp_path / "tanh.py").write_text(PASS.replace("BODY", "pass"))
+    return tmp_path
+
+
+def strict(schema: Any) -> Any:
+    """The schema, with every field that it does not name forbidden."""
+    if isinstance(schema, list):
+        return [strict(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    out = {key: strict(value) for key, value in schema.items()}
+    if out.get("type") == "object" and "properties" in out:
+        out["additionalProperties"] = False
+    return out
+
+
+def check(document: dict[str, Any], name: str) -> None:
+    schema = json.loads((ROOT / "docs" / "json-schema" / f"{name}.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(document, strict(schema))
+
+
+def test_summary_and_tables(passes_dir: Path) -> None:
+    analysis = api.analyze(module(), passes_dirs=[passes_dir], passes=["tanh"])
+    size = 4 * 1024 * 1024
+    summary = analysis.summary()
+    assert summary["instructions"] == 4 and summary["computations"] == 1
+    assert summary["flops"] == pytest.approx(2 * 1024**3, rel=0.01)
+    assert summary["peak_bytes"] >= 3 * size
+    document = json.loads(json_.dumps(analysis.to_dict()))
+    check(document, "analyze")
+    assert document["ops"][0]["name"] == "product"
+    assert document["ops"][0]["source"] == [{"file": "/w/model.py", "line": 12, "function": ""}]
+    assert {holder["kind"] for holder in document["holders"]} >= {"argument", "output"}
+    [finding] = document["findings"]
+    assert (finding["code"], finding["severity"]) == ("TAN900", "warning")
+    assert finding["where"]["instruction"] == "bent"
+    assert document["memory"]["compiler"] is None
+
+
+def test_the_report_says_what_matters(passes_dir: Path) -> None:
+    analysis = api.analyze(module(), passes_dirs=[passes_dir], passes=["tanh"], top=2)
+    plain = text.to_string(analysis.to_report(), 100)
+    for words in ("peak memory", "/w/model.py:12", "(arguments)", "product", "TAN900 tanh: a tanh"):
+        assert words in plain
+    assert analysis.machine.title in plain
+    assert plain.count("jit(step)/tanh") == 1
+    assert "| --- |" in markdown.render(analysis.to_report())
+
+
+def test_an_unscheduled_module_says_so() -> None:
+    loose = read_text(HLO.replace(", is_scheduled=true", "").splitlines(keepends=True))
+    analysis = api.analyze(loose, passes=["sharding"])
+    assert analysis.to_dict()["memory"]["scheduled"] is False
+    assert "not scheduled" in text.to_string(analysis.to_report())
+
+
+def test_reader_warnings_are_shown() -> None:
+    cut = module()
+    cut.warnings.append("the file is cut after 12 lines")
+    analysis = api.analyze(cut, passes=["sharding"])
+    assert "the file is cut" in text.to_string(analysis.to_report())
+    assert analysis.to_dict()["warnings"][0].startswith("the file is cut")
+
+
+def test_a_pass_that_raises_does_not_stop_the_others(passes_dir: Path) -> None:
+    broken = PASS.replace("BODY", "raise KeyError('boom')").replace("TAN900", "BRK900")
+    (passes_dir / "broken.py").write_text(
+        broken.replace('"tanh"', '"broken"', 1).replace("Tanh", "Broken")
+    )
+    analysis = api.analyze(module(), passes_dirs=[passes_dir], passes=["broken", "tanh"])
+    [failure] = analysis.failures
+    assert "broken" in str(failure) and "broken.py:" in str(failure) and "boom" in str(failure)
+    assert failure.exit_code == 3
+    assert {finding.code for finding in analysis.findings} == {"BRK900", "TAN900"}
+    assert "Passes that failed" in text.to_string(analysis.to_report())
+    check(json.loads(json_.dumps(analysis.to_dict())), "analyze")
+
+
+@pytest.mark.parametrize(
+    ("levels", "count"),
+    [("note", 1), ("warning", 1), ("error", 0), ("tan900", 1), ("error,TAN900", 1), ("SHD001", 0)],
+)
+def test_fail_on(passes_dir: Path, levels: str, count: int) -> None:
+    analysis = api.analyze(module(), passes_dirs=[passes_dir], passes=["tanh"], fail_on=levels)
+    assert len(analysis.fails_on(levels)) == count
+
+
+@pytest.mark.parametrize("levels", ["", "warn", "TAN901", "error,,nope"])
+def test_a_fail_on_that_names_nothing(passes_dir: Path, levels: str) -> None:
+    with pytest.raises(UseError, match="--fail-on"):
+        api.analyze("never-read", passes_dirs=[passes_dir], fail_on=levels)
+
+
+def test_the_compilers_own_memory_stands_beside(tmp_path: Path) -> None:
+    program = tmp_path / "prog.py"
+    program.write_text(
+        textwrap.dedent(
+            """
+            import jax, jax.numpy as jnp
+            def f(x):
+                return jnp.sum(jnp.tanh(x @ x) @ x)
+            def example_args():
+                return jax.ShapeDtypeStruct((128, 128), jnp.float32)
+            """
+        )
+    )
+    analysis = api.analyze(f"{program}:f", passes=["fusion"])
+    own = analysis.compiler_memory
+    assert own is not None and own["argument_bytes"] == 128 * 128 * 4
+    assert 0.5 < analysis.memory.peak_bytes / own["peak_bytes"] < 2
+    assert "by compiler" in text.to_string(analysis.to_report())
+    document = json.loads(json_.dumps(analysis.to_dict()))
+    check(document, "analyze")
+    assert document["memory"]["compiler"]["peak_bytes"] == own["peak_bytes"]
+
+
+def test_diff_keeps_to_its_schema() -> None:
+    changed = read_text(HLO.replace("tanh(product)", "negate(product)").splitlines(keepends=True))
+    comparison = api.diff(module(), changed, fail_on="flops>1%,peak_bytes>0")
+    check(json.loads(json_.dumps(comparison.to_dict())), "diff")
