@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hlo_lab.diff.deltas import deltas, metrics
-from hlo_lab.diff.digest import computation_digests, semantic_header
+from hlo_lab.diff.digest import computation_digests
 from hlo_lab.diff.flatten import FlatGraph, flatten
 from hlo_lab.diff.fusions import fusion_changes, repeat_change
-from hlo_lab.diff.header import header_changes
+from hlo_lab.diff.header import header_changes, header_notes
 from hlo_lab.diff.labels import has_elided_constants, label
 from hlo_lab.diff.match import Matching, match
 from hlo_lab.diff.pairs import PairChanges
@@ -62,6 +62,7 @@ def _compare(a: Module, b: Module, machine: Machine) -> DiffResult:
     from hlo_lab.cost.model import cost
 
     notes = [f"{side}: {text}" for side, m in (("before", a), ("after", b)) for text in m.warnings]
+    notes += header_notes(a, b)
     elided = has_elided_constants(a) or has_elided_constants(b)
     if elided:
         notes.append(
@@ -127,12 +128,7 @@ def one_sided(module: Module, verdict: Verdict, machine: Machine | None = None) 
 def _identical(a: Module, digests_a: list[bytes], b: Module, digests_b: list[bytes]) -> bool:
     if digests_a[a.entry] != digests_b[b.entry] or len(a) != len(b):
         return False
-    header_a, header_b = semantic_header(a), semantic_header(b)
     if next(header_changes(a, b), None) is not None:
-        return False
-    # a layout that one printer left out is no difference; every other attribute is
-    layout = "entry_computation_layout"
-    if any(header_a.get(k) != header_b.get(k) for k in header_a | header_b if k != layout):
         return False
     return sorted(_uncalled(a, digests_a)) == sorted(_uncalled(b, digests_b))
 

@@ -17,8 +17,9 @@ _DONATION = ("input_output_alias", "buffer_donor")
 def header_changes(a: Module, b: Module) -> Iterator[Change]:
     """Donation as one change; every other attribute of the header as one each.
 
-    Parameter and result shapes are seen at the instructions, so that the entry layout
-    counts only where nothing but layouts differ in it.
+    An attribute that one side does not state is not compared: protos hold no
+    ``num_partitions``. Parameter and result shapes are seen at the instructions, so that
+    the entry layout counts only where nothing but layouts differ in it.
     """
     old, new = semantic_header(a), semantic_header(b)
     before, after = _donated(old), _donated(new)
@@ -36,14 +37,24 @@ def header_changes(a: Module, b: Module) -> Iterator[Change]:
         )  # fmt: skip
     elif any(old.get(name) != new.get(name) for name in _DONATION):
         yield Change(Kind.DONATION, "the same arguments are donated, to other results", 1)
-    for name in sorted((old.keys() | new.keys()) - set(_DONATION)):
-        x, y = old.get(name, ""), new.get(name, "")
+    for name in sorted((old.keys() & new.keys()) - set(_DONATION)):
+        x, y = old[name], new[name]
         if x == y or (name == "entry_computation_layout" and not _only_layouts(x, y)):
             continue
         if name == "entry_computation_layout":
             yield Change(Kind.LAYOUT, "the layout of an argument or result changed", 1)
         else:
-            yield Change(Kind.MODULE, f"{name}: {x or 'none'} -> {y or 'none'}", 1)
+            yield Change(Kind.MODULE, f"{name}: {x} -> {y}", 1)
+
+
+def header_notes(a: Module, b: Module) -> list[str]:
+    """What could not be compared, since one side does not state it."""
+    old, new = semantic_header(a), semantic_header(b)
+    return [
+        f"{name} ({old.get(name) or new.get(name)}) is stated on one side alone: not compared"
+        for name in ("num_partitions", "replica_count")
+        if (name in old) != (name in new)
+    ]
 
 
 def _donated(header: dict[str, str]) -> set[int]:
@@ -57,8 +68,6 @@ _LAYOUT = re.compile(r"(?<=\])\{[^{}]*\}")
 
 def _only_layouts(a: str, b: str) -> bool:
     """Whether two entry layouts differ in layouts that both state."""
-    if not a or not b:
-        return False
     return _LAYOUT.sub("", a) == _LAYOUT.sub("", b) and bool(_LAYOUT.search(a[1:-1])) == bool(
         _LAYOUT.search(b[1:-1])
     )

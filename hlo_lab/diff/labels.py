@@ -43,6 +43,14 @@ COMMUTATIVE = frozenset(("add", "multiply", "maximum", "minimum", "and", "or", "
 # (HloConstantInstruction::PrintOperandsWithCanonicalNameMap).
 PRINTED_ELEMENTS = 10
 
+# Narrower floats are compared as f32, of which they are a part.
+_FLOATS: dict[str, type[np.floating[Any]]] = {
+    "f64": np.float64,
+    "f32": np.float32,
+    "bf16": np.float32,
+    "f16": np.float32,
+}
+_NO_BRACES = str.maketrans("", "", "{}")
 _BLANKS = re.compile(r"/\*.*?\*/|\s+")
 _METADATA = re.compile(r"metadata=\{[^{}]*\}")
 
@@ -132,15 +140,31 @@ def label(module: Module, *, elided: bool = False) -> Labels:
               for shape in shapes]  # fmt: skip
     for at, text in module.literals.items():
         if not (elided and (counts[module.shape[at]] > PRINTED_ELEMENTS or "..." in text)):
-            out[at] = hash64(full[module.shape[at]], "constant", canonical_literal(text))
+            out[at] = hash64(
+                full[module.shape[at]],
+                "constant",
+                canonical_literal(text, shapes[module.shape[at]].dtype),
+            )
     for at in np.nonzero(module.parameter_number >= 0)[0].tolist():
         out[at] = hash64(str(out[at]), "parameter", str(module.parameter_number[at]))
     return Labels(out, rank[inverse], kind[inverse], layout[inverse], elided)
 
 
-def canonical_literal(text: str) -> str:
-    """A literal without blanks and comments."""
-    return text if len(text) < 8 and " " not in text else _BLANKS.sub("", text)
+def canonical_literal(text: str, dtype: str = "") -> str:
+    """A literal without blanks and comments, its numbers as the element type holds them.
+
+    Printers give a float as many digits as they like: 55906239035264 and 5.59062387e+13
+    are one f32.
+    """
+    plain = text if len(text) < 8 and " " not in text else _BLANKS.sub("", text)
+    exact = _FLOATS.get(dtype)
+    if exact is None or "(" in plain or plain in ("0", "1", "-1"):
+        return plain
+    try:
+        values = np.array(plain.translate(_NO_BRACES).split(","), exact)
+    except ValueError:  # an elided one, or syntax of its own
+        return plain
+    return repr(values.item()) if values.size == 1 else blake2b(values.tobytes()).hexdigest()
 
 
 def _rank_text(shape: Shape, with_dtype: bool) -> str:

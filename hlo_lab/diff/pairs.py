@@ -100,7 +100,9 @@ class PairChanges:
             explained = True
         if at in a.literals and bt in b.literals:
             old, new = (canonical_literal(m.literals[i]) for m, i in ((a, at), (b, bt)))
-            if old != new and not (explained and "..." in old + new):
+            dtypes = (m.shapes[m.shape[i]].dtype for m, i in ((a, at), (b, bt)))
+            same = canonical_literal(old, next(dtypes)) == canonical_literal(new, next(dtypes))
+            if not same and not (explained and "..." in old + new):
                 ratio = self._explained(old, new)
                 if ratio is None:
                     self._constant[old, new].append(pair)

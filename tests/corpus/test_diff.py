@@ -56,7 +56,7 @@ def test_printed_again_it_is_identical(corpus: Path, name: str) -> None:
     again = read_text(text.splitlines(keepends=True))
     assert diff_modules(module, again).verdict is Verdict.IDENTICAL
     bare = re.sub(r', metadata=\{(?:[^"{}]|"(?:[^"\\]|\\.)*")*\}', "", text)
-    assert len(bare) < len(text)
+    assert len(bare) < len(text) or "metadata=" not in text
     without = read_text(bare.replace("%", "").splitlines(keepends=True))
     assert diff_modules(module, without).verdict is Verdict.IDENTICAL
 

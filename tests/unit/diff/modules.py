@@ -1,4 +1,5 @@
 """Small modules that the tests of ``hlo_lab.diff`` edit as text."""
+# ruff: noqa: E501
 
 from __future__ import annotations
 

@@ -58,7 +58,8 @@ def test_channel_numbers_and_compiler_estimates_are_no_difference() -> None:
 HloModule m
 ENTRY e {
   p = f32[8]{0} parameter(0)
-  ROOT g = f32[16]{0} all-gather(p), channel_id=1, replica_groups={{0,1}}, dimensions={0}, backend_config={"window_config":{"estimated_cycles":"17"}}
+  ROOT g = f32[16]{0} all-gather(p), channel_id=1, replica_groups={{0,1}}, \
+dimensions={0}, backend_config={"window_config":{"estimated_cycles":"17"}}
 }
 """
     assert edited(("channel_id=1", "channel_id=42"), text=text).verdict is Verdict.IDENTICAL
@@ -198,6 +199,22 @@ ENTRY e {
     assert edited(("{1,2,", "{1,3,"), text=text).verdict is Verdict.CHANGED
 
 
+@pytest.mark.parametrize(
+    ("dtype", "a", "b", "same"),
+    [
+        ("f32", "55906239035264", "5.59062387e+13", True),
+        ("f64", "55906239035264", "5.59062387e+13", False),
+        ("f32", "1e-06", "1e-05", False),
+        ("f32", "-inf", "inf", False),
+        ("s32", "16777216", "16777217", False),
+    ],
+)
+def test_floats_compare_by_value(dtype: str, a: str, b: str, same: bool) -> None:
+    text = f"HloModule m\nENTRY e {{\n  ROOT c = {dtype}[] constant({a})\n}}\n"
+    verdict = edited((f"({a})", f"({b})"), text=text).verdict
+    assert verdict is (Verdict.IDENTICAL if same else Verdict.CHANGED)
+
+
 def test_a_cut_file_is_compared_and_noted() -> None:
     cut = MODEL[: MODEL.index("  nothing = ")]
     result = compare(MODEL, cut)
@@ -219,8 +236,8 @@ ENTRY e {
 }
 """
     with pytest.raises(InputError, match="f"):
-        from hlo_lab.diff.labels import label
         from hlo_lab.diff.digest import computation_digests
+        from hlo_lab.diff.labels import label
 
         recursive = module(text)
         computation_digests(recursive, label(recursive))
