@@ -24,6 +24,7 @@ SCHEMA = "hlo-lab/diff"
 SCHEMA_VERSION = 1
 LIMIT = 20  # changes shown as text and markdown; JSON has all
 STAGES = ("hlo-after", "hlo-before")
+_WORKTREE_PATH = "JAX_HLO_SOURCE_FILE_CANONICALIZATION_REGEX"  # each revision has its own
 
 Progress = Callable[[str], None]
 
@@ -303,6 +304,6 @@ def _compiler_notes(a: Bundle | None, b: Bundle | None) -> list[str]:
         notes += [
             f"compiled with another {noun} of {key}: {old.get(key)} -> {new.get(key)}"
             for key in sorted(old.keys() | new.keys())
-            if old.get(key) != new.get(key)
+            if old.get(key) != new.get(key) and key != _WORKTREE_PATH
         ]
     return notes
