@@ -23,7 +23,7 @@ class Buffers:
         kind: int64[B], an index into ``KINDS``; instruction: the one that defines the
             first value.
         host: bool[B], whether temporaries may use it while it is idle: outputs, and arguments
-            donated to one.
+            donated to one; none in a module for a TPU.
         argument_bytes, output_bytes, alias_bytes: see ``MemoryProfile``.
     """
 
@@ -49,6 +49,9 @@ class Buffers:
         self.host: Bools = self.kind == OUTPUT
         donated = [argument for _, argument in walk.donated]
         self.host[self.row[donated]] = True
+        if any(layout.tiled for layout in walk.layouts):
+            # XLA:TPU keeps temporaries out of them
+            self.host[:] = False
         self.argument_bytes = int(size[walk.arguments].sum())
         self.output_bytes = int(size[walk.results].sum())
         own = int(self.bytes[self.kind == OUTPUT].sum())

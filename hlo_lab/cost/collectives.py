@@ -19,7 +19,7 @@ COLLECTIVES = words("""
     collective-broadcast all-reduce-start all-gather-start collective-permute-start
 """)
 _IOTA = re.compile(r"\[([\d,]+)\]<=\[")
-_MESH = re.compile(r"mesh\[([^\]]*)\]\s*\{([^}]*)\}")
+_MESH = re.compile(r"mesh\[([^\]]*)\].*?\{([^}]*)\}")
 _AXIS = re.compile(r"'([^']*)'(?:=(\d+)|:\(\d+\)(\d+))?")
 
 
@@ -29,7 +29,8 @@ def group_size(module: Module, attributes: dict[str, str]) -> int:
     iota = _IOTA.match(groups)
     if iota:  # [groups, size]<=[devices]
         return max(int(iota.group(1).split(",")[-1]), 1)
-    mesh = _MESH.match(groups)
+    # a mesh in another order of devices is printed with a comma: ", device_ids=(..) {'y'}"
+    mesh = _MESH.match(f"{groups} {attributes.get('device_ids', '')}")
     if mesh:  # mesh['x'=2,'y'=4] {'y'}, or {'y':(1)2} for a part of an axis
         sizes = {name: int(size) for name, size, _ in _AXIS.findall(mesh.group(1)) if size}
         used = _AXIS.findall(mesh.group(2))

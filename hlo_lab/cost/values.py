@@ -9,11 +9,15 @@ from hlo_lab.ir.shapes import Shape
 
 @dataclass
 class Layout:
-    """The leaves of one distinct shape: padded bytes, memory space, first leaf per member."""
+    """The leaves of one distinct shape: padded bytes, memory space, first leaf per member.
+
+    ``tiled`` is true when a leaf's layout has tiles, as only XLA:TPU gives them.
+    """
 
     bytes: list[int]
     spaces: list[int]
     members: list[int]
+    tiled: bool
 
     @classmethod
     def of(cls, shape: Shape) -> Layout:
@@ -22,7 +26,10 @@ class Layout:
         for element in shape.elements:
             members.append(members[-1] + sum(1 for _ in element.leaves()))
         return cls(
-            [leaf.padded_bytes for leaf in leaves], [leaf.memory_space for leaf in leaves], members
+            [leaf.padded_bytes for leaf in leaves],
+            [leaf.memory_space for leaf in leaves],
+            members,
+            any(leaf.tile for leaf in leaves),
         )
 
 

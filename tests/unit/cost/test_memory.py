@@ -346,3 +346,15 @@ def test_deep_calls_are_refused(read: Read) -> None:
     )
     with pytest.raises(ReadError, match="nest deeper"):
         memory_profile(read(text))
+
+
+def test_outputs_of_a_tpu_module_hold_no_temporaries(read: Read) -> None:
+    text = entry("""
+  a = f32[1024]LAYOUT reverse(p), dimensions={0}
+  b = f32[512] slice(a), slice={[0:512]}
+  ROOT r = f32[1024] concatenate(b, b), dimensions={0}""")
+    cpu = memory_profile(read(text.replace("LAYOUT", "{0}")))
+    tpu = memory_profile(read(text.replace("LAYOUT", "{0:T(1024)}")))
+    # off the TPU, a lies in the idle result
+    assert cpu.temp_bytes == KB // 2
+    assert tpu.temp_bytes == KB + KB // 2

@@ -331,5 +331,5 @@ def test_impossible_shapes(read: Read, machine: Machine, shape: str) -> None:
     if "T(" in shape:  # an odd layout is no reason to refuse
         assert cost(read(text), machine).total_flops == 4
     else:
-        with pytest.raises(ReadError, match="too large|more than"):
+        with pytest.raises(ReadError, match=r"too large|more than"):
             cost(read(text), machine)
