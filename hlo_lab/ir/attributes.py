@@ -14,6 +14,7 @@ _STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.S)
 _DIVIDER = re.compile(r",\s*(?=[\w\-.]+=)")
 _LONG = 2000  # characters
 MAX_DEPTH = 1000
+MAX_BRACKETS = 5_000_000  # in one instruction: seconds of work
 
 
 def split_top_level(text: str) -> Iterator[str]:
@@ -23,10 +24,8 @@ def split_top_level(text: str) -> Iterator[str]:
         ValueError: brackets that do not close, or nest deeper than ``MAX_DEPTH``.
     """
     if len(text) > _LONG:
-        parts = _split_long(text)
-        if parts is not None:
-            yield from parts
-            return
+        yield from _split_long(text)
+        return
     start = at = 0
     closing: list[str] = []
     while match := _INTERESTING.search(text, at):
@@ -53,10 +52,11 @@ def split_top_level(text: str) -> Iterator[str]:
         yield last
 
 
-def _split_long(text: str) -> list[str] | None:
+def _split_long(text: str) -> list[str]:
     """Fast split of ``a={...}, b=...`` by counting brackets between the places that may divide.
 
-    None when the counts do not come out even: the careful way then says why.
+    Raises:
+        ValueError: the counts do not come out even.
     """
     bare = _STRING.sub(lambda match: "_" * len(match.group()), text) if '"' in text else text
     parts: list[str] = []
@@ -67,8 +67,10 @@ def _split_long(text: str) -> list[str] | None:
         if depth == 0:
             parts.append(text[start : match.start()].strip())
             start = match.end()
+    if depth + _depth(bare[counted:]) or '"' in bare:
+        raise ValueError("brackets or strings that do not close")
     parts.append(text[start:].strip())
-    return parts if depth + _depth(bare[counted:]) == 0 and '"' not in bare else None
+    return parts
 
 
 def _depth(text: str) -> int:
@@ -81,6 +83,7 @@ class BracketState:
 
     def __init__(self) -> None:
         self._open: list[str] = []
+        self._seen = 0
         self.in_string = False
 
     @property
@@ -93,13 +96,16 @@ class BracketState:
         Returns -1 when it read to the end of the text.
 
         Raises:
-            ValueError: a bracket that closes another one, or too deep a nest.
+            ValueError: a bracket that closes another one, too deep a nest, or too many in all.
         """
         if self.in_string:
             match = _STRING_END.match(text, at)
             if match is None:
                 return -1
             self.in_string, at = False, match.end()
+        self._seen += text.count("{") + text.count("(") + text.count("[")
+        if self._seen > MAX_BRACKETS:
+            raise ValueError(f"more than {MAX_BRACKETS} brackets")
         while match := _BRACKET.search(text, at):
             char, at = match.group(), match.end()
             if char == '"':

@@ -7,7 +7,7 @@ import re
 from array import array
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
 from pathlib import Path
@@ -38,6 +38,7 @@ _BATCH = 8192  # instructions turned into columns at once
 _CACHED_RESTS = 200_000  # distinct attribute texts remembered; bounds memory
 
 T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
 _Calls = tuple[list[tuple[str, str]], list[str]]  # (role, computation), control predecessors
 
 
@@ -53,7 +54,7 @@ def pause_gc() -> Iterator[None]:
             gc.enable()
 
 
-def intern(table: dict[str, int], values: Sequence[str]) -> Iterable[int]:
+def intern(table: dict[K, int], values: Sequence[K]) -> Iterable[int]:
     """Number of each value in ``table``, which grows by the values it does not hold."""
     for value in dict.fromkeys(values):
         if value not in table:
@@ -353,7 +354,7 @@ class Columns:
         callee_start, (callee_role, callee) = compressed_rows(callees, count)
         control_start, (control, _) = compressed_rows(self._controls, count)
         operand_start = np.array([0, *accumulate(self._operand_count)], np.int64)
-        operand = _ints(self._operand)
+        operand = as_ints(self._operand)
         late = operand >= np.repeat(np.arange(count), np.diff(operand_start))
         if late.any():
             edge = int(late.argmax())
@@ -371,9 +372,9 @@ class Columns:
             entry=self.entry if self.entry >= 0 else len(self.computation_names) - 1,
             instruction_names=self._names,
             opcodes=list(self._opcodes),
-            opcode=_ints(self._opcode),
+            opcode=as_ints(self._opcode),
             shapes=shapes,
-            shape=_ints(self._shape),
+            shape=as_ints(self._shape),
             operand_start=operand_start,
             operand=operand,
             control_start=control_start,
@@ -385,11 +386,11 @@ class Columns:
             attributes=LazyTable(
                 list(self._attributes), guarded(parse_attributes, "attribute list", self.path)
             ),
-            attribute=_ints(self._attribute),
+            attribute=as_ints(self._attribute),
             metadatas=LazyTable(
                 list(self._metadatas), guarded(parse_metadata, "metadata", self.path)
             ),
-            metadata=_ints(self._metadata),
+            metadata=as_ints(self._metadata),
             literals=self._literals,
             frames=self.frames,
             warnings=self.warnings,
@@ -397,7 +398,8 @@ class Columns:
         )
 
 
-def _ints(column: array[int]) -> Ints:
+def as_ints(column: array[int]) -> Ints:
+    """The same memory as an int64 array."""
     return np.frombuffer(column, np.int64) if column else np.zeros(0, np.int64)
 
 

@@ -48,19 +48,21 @@ def take_rows(module: Module, rows: Iterable[int]) -> Module:
     new_computation[kept] = np.arange(len(kept))
     operand_start, operand, _ = _gather(module.operand_start, module.operand, rows)
     operand = _renumber(new_of, operand, module, "operand")
-    controls = [
-        (new, int(new_of[old]))
-        for new, at in enumerate(rows.tolist())
-        for old in module.control[module.control_start[at] : module.control_start[at + 1]]
-        if new_of[old] >= 0
-    ]
+    controls = []
+    if len(module.control):
+        controls = [
+            (new, int(new_of[old]))
+            for new, at in enumerate(rows.tolist())
+            for old in module.control[module.control_start[at] : module.control_start[at + 1]]
+            if new_of[old] >= 0
+        ]
     control_start, (control, _) = compressed_rows(controls, count)
     callee_start, callee, edge = _gather(module.callee_start, module.callee, rows)
     callee = new_computation[callee]
     root = new_of[module.computation_root[kept]]
     if (callee < 0).any() or (root < 0).any() or new_computation[module.entry] < 0:
         raise ValueError("a root, the entry or a called computation would be removed")
-    renumbered = {old: new for new, old in enumerate(rows.tolist())}
+    renumbered = {old: int(new_of[old]) for old in module.literals if new_of[old] >= 0}
     threads = module.execution_threads
     return replace(
         module,

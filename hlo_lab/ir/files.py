@@ -80,12 +80,16 @@ def _read(stream: BinaryIO, name: str, which: str | None) -> Module:
     from hlo_lab.ir.proto import check_head, read_proto
 
     check_head(head, name)
-    data = bytearray()
+    parts: list[bytes] = []
+    size = 0
     for chunk in chunks:
-        data += chunk
-        if len(data) > MAX_PROTO:
+        parts.append(chunk)
+        size += len(chunk)
+        if size > MAX_PROTO:
             raise ReadError("larger than the 2 GiB that a proto can hold", name)
-    return pick_module([read_proto(bytes(data), name)], which, name)
+    data = b"".join(parts)
+    parts.clear()
+    return pick_module([read_proto(data, name)], which, name)
 
 
 def _is_text(head: bytes) -> bool:

@@ -11,7 +11,8 @@ Header attributes that XLA keeps outside the proto (``num_partitions``,
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from array import array
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -21,7 +22,7 @@ from google.protobuf.message import DecodeError
 from hlo_lab.errors import ReadError
 from hlo_lab.ir import schema
 from hlo_lab.ir.asynchronous import fold_async
-from hlo_lab.ir.columns import NAME, guarded, pause_gc
+from hlo_lab.ir.columns import NAME, as_ints, guarded, intern, pause_gc
 from hlo_lab.ir.module import ROLES, Ints, Module, compressed_rows
 from hlo_lab.ir.proto_attributes import decode_attributes
 from hlo_lab.ir.proto_header import decode_frames, decode_header
@@ -29,6 +30,7 @@ from hlo_lab.ir.proto_values import decode_literal, decode_metadata, decode_shap
 from hlo_lab.ir.table import LazyMap, LazyTable
 
 _BATCH_BYTES = 4 << 20
+_ROWS = 4096  # instructions turned into columns at once, so that memory stays low
 T = TypeVar("T")
 _NAMES = re.compile(rf"(?:{NAME} )*+", re.A)
 _OPCODES = re.compile(r"(?:[a-z][\w\-]* )*+", re.A)
@@ -86,6 +88,27 @@ class _Reader:
         self.path = path
         self.message = message
         self.warnings = [text for text in (schema.backend_warning(),) if text]
+        self.computation_ids: list[int] = []
+        self.computation_names: list[str] = []
+        self.threads: dict[int, str] = {}
+        self.start = [0]
+        self.root_ids: list[int] = []
+        self.names: list[str] = []
+        self.ids = array("q")
+        self.opcodes: dict[str, int] = {}
+        self.opcode = array("q")
+        self.shapes: dict[bytes, int] = {}
+        self.shape = array("q")
+        self.metadatas: dict[bytes, int] = {}
+        self.metadata = array("q")
+        self.attributes: dict[tuple[str, bytes], int] = {}
+        self.attribute = array("q")
+        # per batch: (values, start) of the ids in each row
+        self.operands: list[tuple[Ints, Ints]] = []
+        self.controls: list[tuple[Ints, Ints]] = []
+        self.callees: list[tuple[Ints, Ints]] = []
+        self.literals: dict[int, bytes] = {}
+        self.parameters: dict[int, int] = {}
 
     def fail(self, message: str) -> NoReturn:
         raise ReadError(message, self.path)
@@ -93,7 +116,6 @@ class _Reader:
     def module(self) -> Module:
         self._columns()
         self._edges()
-        self._intern()
         module = self._assemble()
         module = fold_async(module)
         for _ in module.shapes:  # few are distinct: refuse a damaged one now
@@ -103,55 +125,72 @@ class _Reader:
     # ---- the fast pass
 
     def _columns(self) -> None:
-        """One list per column, computation after computation."""
+        """Fill the columns, computation after computation, a batch of computations at a time."""
         sequences = self.message.schedule.sequences if self.message.HasField("schedule") else {}
-        self.computation_ids: list[int] = []
-        self.computation_names: list[str] = []
-        self.threads: dict[int, str] = {}
-        self.start = [0]
-        self.root_ids: list[int] = []
-        rows: list[tuple[Any, ...]] = []
-        self.rests: list[bytes] = []
         for batch in self._batches():
-            columns, rests = self._batch(batch)
-            for computation, left in zip(columns, rests, strict=True):
-                found = [
-                    (
-                        item.id, item.name, item.opcode, item.shape, item.metadata,
-                        item.operand_ids, item.control_predecessor_ids,
-                        item.called_computation_ids, item.literal, item.parameter_number,
-                    )
-                    for item in computation.instructions
-                ]  # fmt: skip
-                kept = left.instructions
+            rows: list[tuple[Any, ...]] = []
+            rests: list[bytes] = []
+            for computation, left in zip(*self._batch(batch), strict=True):
+                instructions, kept = computation.instructions, left.instructions
                 name = computation.name
-                if not found:
+                if not instructions:
                     self.fail(f"computation {name[:60]!r} is empty")
                 if computation.id in sequences:
                     ids = sequences[computation.id].instruction_ids
-                    order = self._scheduled(found, ids, name)
-                    found, kept = [found[i] for i in order], [kept[i] for i in order]
+                    order = self._scheduled(instructions, ids, name)
+                    instructions = [instructions[i] for i in order]
+                    kept = [kept[i] for i in order]
                 if computation.execution_thread not in ("", "main"):
                     self.threads[len(self.computation_names)] = computation.execution_thread
                 self.computation_ids.append(computation.id)
                 self.computation_names.append(name)
                 self.root_ids.append(computation.root_id)
-                rows += found
-                self.rests += kept
-                self.start.append(len(rows))
-        (
-            self.ids, names, self.raw_opcodes, self.raw_shapes, self.raw_metadata, self.raw_operands,
-            self.raw_controls, self.raw_callees, self.raw_literals, self.parameters,
-        ) = zip(*rows, strict=True)  # fmt: skip
-        self.names = list(names)
+                for low in range(0, len(instructions), _ROWS):
+                    rows += [
+                        (
+                            item.id, item.name, item.opcode, item.shape, item.metadata,
+                            item.operand_ids, item.control_predecessor_ids,
+                            item.called_computation_ids, item.literal, item.parameter_number,
+                        )
+                        for item in instructions[low : low + _ROWS]
+                    ]  # fmt: skip
+                    rests += kept[low : low + _ROWS]
+                    if len(rows) > _ROWS:
+                        self._append(rows, rests)
+                        rows, rests = [], []
+                self.start.append(len(self.names) + len(rows))
+            if rows:
+                self._append(rows, rests)
         for what, used, valid in (
-            ("instruction", names, _NAMES),
+            ("instruction", self.names, _NAMES),
             ("computation", self.computation_names, _NAMES),
-            ("opcode", tuple(dict.fromkeys(self.raw_opcodes)), _OPCODES),
+            ("opcode", list(self.opcodes), _OPCODES),
         ):
             if valid.fullmatch(" ".join(used) + " ") is None:
                 bad = next((name for name in used if not valid.fullmatch(f"{name} ")), "")
                 self.fail(f"a damaged {what} name: {bad[:40]!r}")
+
+    def _append(self, rows: list[tuple[Any, ...]], rests: list[bytes]) -> None:
+        ids, names, opcodes, shapes, metadatas, operands, controls, callees, literals, numbers = zip(
+            *rows, strict=True
+        )
+        first = len(self.names)
+        self.names += names
+        self.ids.extend(ids)
+        self.opcode.extend(intern(self.opcodes, opcodes))
+        self.shape.extend(intern(self.shapes, shapes))
+        self.metadata.extend(intern(self.metadatas, metadatas))
+        pairs = list(zip(opcodes, rests, strict=True))
+        self.attribute.extend(intern(self.attributes, pairs))
+        for column, raw in zip(
+            (self.operands, self.controls, self.callees), (operands, controls, callees), strict=True
+        ):
+            column.append(_varints(raw))
+        for row, opcode in enumerate(opcodes):
+            if opcode == "constant":
+                self.literals[first + row] = literals[row]
+            elif opcode == "parameter":
+                self.parameters[first + row] = numbers[row]
 
     def _batches(self) -> Iterator[bytes]:
         """The computations' bytes, framed as a module's, about ``_BATCH_BYTES`` at a time."""
@@ -178,10 +217,9 @@ class _Reader:
         except DecodeError:
             self.fail("a computation is damaged")
 
-    def _scheduled(
-        self, found: list[tuple[Any, ...]], ids: Sequence[int], name: str
-    ) -> Iterable[int]:
-        place = {row[0]: number for number, row in enumerate(found)}
+    def _scheduled(self, found: Sequence[Any], ids: Sequence[int], name: str) -> list[int]:
+        """Where in ``found`` each instruction of the schedule stands."""
+        place = {item.id: number for number, item in enumerate(found)}
         order = [place.get(number, -1) for number in ids]
         if len(order) != len(found) or len(set(order)) != len(order) or -1 in order:
             self.fail(f"the schedule of {name[:60]!r} does not list its instructions")
@@ -191,14 +229,16 @@ class _Reader:
 
     def _edges(self) -> None:
         count = len(self.ids)
-        ids = np.fromiter(self.ids, np.int64, count)
+        ids = as_ints(self.ids)
         self.by_id = np.argsort(ids, kind="stable")
         self.sorted_ids = ids[self.by_id]
         if (np.diff(self.sorted_ids) == 0).any():
             self.fail("two instructions have the same id")
         self.computation_of = np.repeat(np.arange(len(self.start) - 1), np.diff(self.start))
-        self.operand_start, self.operand = self._targets(self.raw_operands, "operand")
-        self.control_start, self.control = self._targets(self.raw_controls, "control predecessor")
+        self.operand_start, self.operand = self._targets(self.operands, "operand")
+        self.control_start, self.control = self._targets(
+            self.controls, "control predecessor"
+        )
         consumer = np.repeat(np.arange(count), np.diff(self.operand_start))
         late = self.operand >= consumer
         late |= self.computation_of[self.operand] != self.computation_of[consumer]
@@ -217,8 +257,8 @@ class _Reader:
         place[place == len(self.sorted_ids)] = 0
         return np.where(self.sorted_ids[place] == ids, self.by_id[place], -1)
 
-    def _targets(self, raw: Sequence[bytes], what: str) -> tuple[Ints, Ints]:
-        flat, start = _varints(raw)
+    def _targets(self, batches: list[tuple[Ints, Ints]], what: str) -> tuple[Ints, Ints]:
+        flat, start = _joined(batches)
         target = self._rows_of(flat)
         if (target < 0).any():
             edge = int((target < 0).argmax())
@@ -231,8 +271,8 @@ class _Reader:
         if len(by_id) != len(self.computation_ids):
             self.fail("two computations have the same id")
         entries = []
-        flat, first = _varints(self.raw_callees)
-        flat = flat.tolist()
+        ids, first = _joined(self.callees)
+        flat = ids.tolist()
         for at in np.nonzero(np.diff(first))[0].tolist():
             called = flat[first[at] : first[at + 1]]
             name = opcodes[opcode[at]]
@@ -246,29 +286,17 @@ class _Reader:
         start, (roles, callees) = compressed_rows(entries, len(self.ids))
         return start, roles, callees
 
-    # ---- interning
-
-    def _intern(self) -> None:
-        self.opcodes, self.opcode = _distinct(self.raw_opcodes)
-        self.shapes, self.shape = _distinct(self.raw_shapes)
-        self.metadatas, self.metadata = _distinct(self.raw_metadata)
-        self.attributes, self.attribute = _distinct(list(zip(self.raw_opcodes, self.rests, strict=True)))
+    # ---- the end
 
     def _assemble(self) -> Module:
         count = len(self.ids)
-        opcodes = self.opcodes
-        literals: dict[int, bytes] = {}
+        opcodes = list(self.opcodes)
+        opcode = as_ints(self.opcode)
         parameter_number = np.full(count, -1, np.int64)
-        for number, name in enumerate(opcodes):
-            if name == "constant":
-                rows = np.nonzero(self.opcode == number)[0].tolist()
-                literals = {at: self.raw_literals[at] for at in rows}
-            elif name == "parameter":
-                rows = np.nonzero(self.opcode == number)[0].tolist()
-                parameter_number[rows] = [self.parameters[at] for at in rows]
-                if (parameter_number[rows] < 0).any():
-                    self.fail("a parameter has a negative number")
-        callee_start, callee_role, callee = self._callees(opcodes, self.opcode)
+        parameter_number[list(self.parameters)] = list(self.parameters.values())
+        if min(self.parameters.values(), default=0) < 0:
+            self.fail("a parameter has a negative number")
+        callee_start, callee_role, callee = self._callees(opcodes, opcode)
         entry = [
             index
             for index, number in enumerate(self.computation_ids)
@@ -286,9 +314,9 @@ class _Reader:
             entry=entry[0],
             instruction_names=self.names,
             opcodes=opcodes,
-            opcode=self.opcode,
-            shapes=LazyTable(self.shapes, guarded(_caught(lambda raw: decode_shape(raw).checked()), "shape", self.path)),
-            shape=self.shape,
+            opcode=opcode,
+            shapes=LazyTable(list(self.shapes), guarded(_caught(lambda raw: decode_shape(raw).checked()), "shape", self.path)),
+            shape=as_ints(self.shape),
             operand_start=self.operand_start,
             operand=self.operand,
             control_start=self.control_start,
@@ -298,19 +326,19 @@ class _Reader:
             callee_role=callee_role,
             parameter_number=parameter_number,
             attributes=LazyTable(
-                self.attributes,
+                list(self.attributes),
                 guarded(
                     _caught(lambda raw: decode_attributes(*raw, payloads)),
                     "attribute list",
                     self.path,
                 ),
             ),
-            attribute=self.attribute,
+            attribute=as_ints(self.attribute),
             metadatas=LazyTable(
-                self.metadatas, guarded(_caught(decode_metadata), "metadata", self.path)
+                list(self.metadatas), guarded(_caught(decode_metadata), "metadata", self.path)
             ),
-            metadata=self.metadata,
-            literals=LazyMap(literals, decode_literal),
+            metadata=as_ints(self.metadata),
+            literals=LazyMap(self.literals, decode_literal),
             frames=decode_frames(self.message),
             warnings=self.warnings,
             execution_threads=self.threads,
@@ -353,9 +381,11 @@ def _caught(decode: Callable[[Any], T]) -> Callable[[Any], T]:
     return checked
 
 
-def _distinct(values: Sequence[Any]) -> tuple[list[Any], Ints]:
-    table = {value: number for number, value in enumerate(dict.fromkeys(values))}
-    return list(table), np.fromiter(map(table.__getitem__, values), np.int64, len(values))
+def _joined(batches: list[tuple[Ints, Ints]]) -> tuple[Ints, Ints]:
+    """Compressed rows of all batches as one."""
+    sizes = [np.diff(start) for _, start in batches]
+    start = np.concatenate(([0], np.cumsum(np.concatenate(sizes)))).astype(np.int64)
+    return np.concatenate([values for values, _ in batches]), start
 
 
 def _varints(raws: Sequence[bytes]) -> tuple[Ints, Ints]:

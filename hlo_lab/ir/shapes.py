@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 # Bits per element: xla/primitive_util.h (BitWidth). A pred takes a byte in memory.
 BITS: dict[str, int] = {
@@ -55,16 +55,19 @@ class Shape:
 
     def checked(self) -> Shape:
         """Itself. Raises ``ValueError`` when its layout or size cannot be that of a real array."""
-        if self.layout:
-            if _ORDER.match(self.layout) is None:
-                raise ValueError(f"not a layout: {self.layout[:40]!r}")
-            if self.is_array and any(dim >= self.rank for dim in self.minor_to_major):
-                raise ValueError(f"a layout of other dimensions: {self.layout[:40]!r}")
-        for element in self.elements:
-            element.checked()
-        if self.element_count > _TOO_LARGE:
-            raise ValueError(f"a shape of more than 2**56 elements: {str(self)[:40]!r}")
+        if self._problem:
+            raise ValueError(self._problem)
         return self
+
+    @cached_property
+    def _problem(self) -> str:
+        if self.layout and _ORDER.match(self.layout) is None:
+            return f"not a layout: {self.layout[:40]!r}"
+        if self.layout and any(dim >= self.rank for dim in self.minor_to_major):
+            return f"a layout of other dimensions: {self.layout[:40]!r}"
+        if self.element_count > _TOO_LARGE:
+            return f"a shape of more than 2**56 elements: {str(self)[:40]!r}"
+        return next((element._problem for element in self.elements if element._problem), "")
 
     @property
     def is_tuple(self) -> bool:
@@ -154,6 +157,22 @@ class Shape:
         return self._text
 
 
+@lru_cache(maxsize=20_000)
+def _array(text: str) -> Shape:
+    """One array shape; tuples of thousands repeat a few of them."""
+    match = _ARRAY.fullmatch(text)
+    if match is None:
+        raise ValueError(f"not a shape: {text[:40]!r}")
+    dtype, dims_text, layout = match.groups()
+    parts = [part.strip() for part in dims_text.split(",")] if dims_text.strip() else []
+    if any(len(part) > 24 for part in parts):
+        raise ValueError(f"a dimension is too large: {text[:40]!r}")
+    dynamic = tuple(part[:1] in "<?" for part in parts)
+    dims = tuple(0 if part == "?" else int(part.removeprefix("<=")) for part in parts)
+    flags = dynamic if any(dynamic) else ()
+    return Shape(dtype, dims, (layout or "").replace(" ", ""), dynamic=flags)
+
+
 def _parse(text: str, at: int, depth: int) -> tuple[Shape, int]:
     if depth > MAX_TUPLE_DEPTH:
         raise ValueError(f"shape nested deeper than {MAX_TUPLE_DEPTH}")
@@ -163,14 +182,7 @@ def _parse(text: str, at: int, depth: int) -> tuple[Shape, int]:
         match = _ARRAY.match(text, at)
         if match is None:
             raise ValueError(f"not a shape: {text[at : at + 40]!r}")
-        dtype, dims_text, layout = match.groups()
-        parts = [part.strip() for part in dims_text.split(",")] if dims_text.strip() else []
-        dynamic = tuple(part[:1] in "<?" for part in parts)
-        if any(len(part) > 24 for part in parts):
-            raise ValueError(f"a dimension is too large: {match.group()[:40]!r}")
-        dims = tuple(0 if part == "?" else int(part.removeprefix("<=")) for part in parts)
-        flags = dynamic if any(dynamic) else ()
-        return Shape(dtype, dims, (layout or "").replace(" ", ""), dynamic=flags), match.end()
+        return _array(match.group()), match.end()
     elements: list[Shape] = []
     at += 1
     while True:

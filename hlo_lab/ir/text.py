@@ -18,7 +18,7 @@ from typing import NoReturn
 
 from hlo_lab.errors import ReadError
 from hlo_lab.ir.asynchronous import fold_async
-from hlo_lab.ir.attributes import BracketState, parse_attributes
+from hlo_lab.ir.attributes import MAX_DEPTH, BracketState, parse_attributes
 from hlo_lab.ir.columns import NAME, Columns, pause_gc
 from hlo_lab.ir.module import Module
 from hlo_lab.ir.source import unescape
@@ -105,23 +105,21 @@ def read_text_modules(
 def _whole_lines(pieces: Iterable[str], path: str | Path | None) -> Iterator[str]:
     """The same text in pieces that end at line ends (but perhaps the last)."""
     rest: list[str] = []
-    size, state = 0, BracketState()
+    size = depth = 0
     for piece in pieces:
         cut = piece.rfind("\n") + 1
         if cut:
             yield "".join((*rest, piece[:cut]))
-            rest, size, state = [], 0, BracketState()
+            rest, size, depth = [], 0, 0
         if cut < len(piece):
             tail = piece[cut:] if cut else piece
             rest.append(tail)
             size += len(tail)
             if size > MAX_INSTRUCTION:
                 raise ReadError("a line is too long for HLO text", path)
-            if size > 1 << 20:  # a long line must look like a literal, or it is hostile
-                try:
-                    state.feed(tail)
-                except ValueError as error:
-                    raise ReadError(f"not HLO text: {error}", path) from None
+            depth += _depth(tail)
+            if depth > MAX_DEPTH:
+                raise ReadError(f"not HLO text: brackets nested deeper than {MAX_DEPTH}", path)
     if rest:
         yield "".join(rest)
 
@@ -324,6 +322,10 @@ class _Reader:
                 f"{columns.computation_names[-1]!r}: figures cover only what is there"
             )
         return fold_async(columns.module(tolerant=cut))
+
+
+def _depth(text: str) -> int:
+    return text.count("{") - text.count("}")
 
 
 def _balanced(rows: list[tuple[str, ...]]) -> bool:
