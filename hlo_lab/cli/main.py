@@ -60,15 +60,15 @@ VERBS: dict[str, Verb] = {
         "Draw a program, a computation or what surrounds an instruction.",
         "hlo-lab graph train.py:step -o step.svg",
     ),
-    "passes": Verb(
-        "hlo_lab.cli.passes:passes_app",
-        "List the analysis passes, explain one, start a new one.",
-        "hlo-lab passes show FUS001",
-    ),
     "doctor": Verb(
         "hlo_lab.cli.doctor:doctor",
         "Show versions, which targets are usable, where caches are.",
         "hlo-lab doctor",
+    ),
+    "passes": Verb(
+        "hlo_lab.cli.passes:passes_app",
+        "List the analysis passes, explain one, start a new one.",
+        "hlo-lab passes show FUS001",
     ),
 }
 
