@@ -62,6 +62,7 @@ _ALONE = frozenset((
     "triangular-solve", "topk", "select-and-scatter", "reduce-window", "infeed", "outfeed",
     "send", "recv",
 ))  # fmt: skip
+_NEGLIGIBLE = 0.001  # share of the step's time below which a pair of lines is not named
 _CONTROL = frozenset(("tuple", "while", "conditional", "call", "async-start"))
 _MOVING = frozenset(("copy", "transpose"))
 
@@ -176,13 +177,21 @@ class FusionPass(AnalysisPass):
         Example("a module before optimisation gives a note, not a flood", _BEFORE, finds=1),
     )
 
-    min_bytes: int = 1 << 20  # saved per step; less is not reported
+    min_bytes: int = 1 << 20  # saved per step; less, or under 0.1% of its time, is left out
     min_share: float = 0.01  # share of the step's estimated time that makes it a warning
     top: int = 10  # pairs of lines named one by one
     notes: bool = True  # also sum up what no fusion can remove
 
     def run(self, module: Module, context: Context) -> Iterator[Finding]:
         """Yield pairs of lines by time saved, then one note on the rest."""
+        if module.warnings:  # the last computation of a cut file may be the inside of a fusion
+            yield self.finding(
+                module.entry_computation.root,
+                "the file is cut, so which instructions run as kernels is not known",
+                severity=Severity.NOTE,
+                advice="Analyze the whole module.",
+            )
+            return
         if not module.is_scheduled and not module.opcode_mask("fusion").any():
             if len(module) > len(module.entry_computation.parameters) + 1:
                 yield self.finding(
@@ -204,7 +213,8 @@ class FusionPass(AnalysisPass):
         whole = context.cost.total_seconds
         ranked = sorted(groups.items(), key=lambda item: -item[1].seconds)
         for number, ((_, _, why), group) in enumerate(ranked):
-            if number < self.top and group.saved >= self.min_bytes:
+            worth = group.saved >= self.min_bytes and group.seconds >= _NEGLIGIBLE * whole
+            if number < self.top and worth:
                 yield self._apart(module, context, why, group, whole)
         total = sum(group.saved for group in kept.values())
         if self.notes and total and total >= self.min_bytes:

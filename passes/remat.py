@@ -24,6 +24,7 @@ from hlo_lab.passkit.wording import (
 )
 
 _CONTROL = frozenset(("while", "conditional", "call", "async-start", "copy-start"))
+_NEGLIGIBLE = 0.01  # share of the peak below which a source line is not named
 _MAX_CHAIN = 400  # kernels looked at per value; a longer chain counts as not worth it
 
 
@@ -156,7 +157,7 @@ class RematPass(AnalysisPass):
         Example("no backward pass", _INFERENCE, finds=0),
     )
 
-    min_bytes: int = 1 << 20  # smaller values are not reported
+    min_bytes: int = 1 << 20  # a line that holds less, or less than 1% of the peak, is left out
     min_share: float = 0.05  # share of the peak that makes a value a warning
     max_cost: float = 0.05  # share of the step's time that recomputing may cost in a warning
     top: int = 10  # source lines named one by one
@@ -181,7 +182,8 @@ class RematPass(AnalysisPass):
         for one in residuals:
             key = f"{place_text(module, one.shown)} {one.loop >= 0}"
             groups.setdefault(key, _Group()).residuals.append(one)
-        large = [group for group in groups.values() if group.bytes >= self.min_bytes]
+        least = max(self.min_bytes, _NEGLIGIBLE * context.memory.peak_bytes)
+        large = [group for group in groups.values() if group.bytes >= least]
         ranked = sorted(large, key=lambda group: -group.rate)
         for group in ranked[: self.top]:
             yield self._value(module, context, group)

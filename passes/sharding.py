@@ -223,14 +223,19 @@ class ShardingPass(AnalysisPass):
         shown = next(shape.leaves())[1].without_layout()
         attributes = module.attributes[module.attribute[worst.at]]
         places = len({one.at for one in group.transfers})
-        runs = sum(one.executions for one in group.transfers)
+        runs = sum({one.at: one.executions for one in group.transfers}.values())
         producer = place_text(module, flow.place(worst.producer))
         consumer = _consumer_text(flow, worst.at)
         times = f" ({counted(places, 'place')}, {runs:.0f} runs)" if runs > 1 else ""
+        between = (
+            f"moves the result of {producer} into another layout"
+            if producer == consumer
+            else f"reshards the result of {producer} for {consumer}"
+        )
         message = (
             f"{collective_kind(flow.opcode(worst.at))} of {shown} over "
-            f"{group_size(module, attributes)} devices reshards the result of {producer} for "
-            f"{consumer}: {bytes_text(group.sent)} sent per device and step{times}"
+            f"{group_size(module, attributes)} devices {between}: "
+            f"{bytes_text(group.sent)} sent per device and step{times}"
         )
         weights = _weights(flow, worst.at)
         message += "".join(f"; it meets {weight}" for weight in weights)

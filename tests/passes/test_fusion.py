@@ -134,3 +134,9 @@ def test_on_a_compiled_training_step(compiled: Path, run_pass) -> None:
     assert "4 times" in findings[0].message
     assert "several kernels read it" in findings[0].message
     assert len(findings) == 2
+
+
+def test_a_cut_file_gives_a_note_and_no_kernels(run_pass) -> None:
+    text = entry(FIRST, "%y = f32[1024,1024]{1,0} fusion(%p), kind=kLoop, calls=%f1")
+    (finding,) = run_pass("fusion", text.rstrip().removesuffix("}"))
+    assert "the file is cut" in finding.message

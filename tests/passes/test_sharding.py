@@ -128,6 +128,40 @@ def test_the_halo_of_a_convolution_is_no_reshard(run_pass) -> None:
     assert finding.severity is Severity.WARNING
 
 
+def test_a_move_of_one_ops_result_is_said_as_such(run_pass) -> None:
+    text = MESH.replace("METADATA", "sin").replace(
+        "sine(%n)", 'sine(%n), metadata={op_name="jit(f)/sin"}'
+    )
+    (finding,) = run_pass("sharding{min_bytes=1}", text)
+    assert "over 2 devices moves the result of sin into another layout" in finding.message
+
+
+def test_the_devices_of_a_mesh_in_another_order(run_pass) -> None:
+    groups = "replica_groups=mesh['a'=1,'b'=4,'c'=2], device_ids=([2,4]T(1,0)) {'b'}"
+    text = _all_to_all(groups)
+    (finding,) = run_pass("sharding{min_bytes=1}", text)
+    assert "over 4 devices" in finding.message
+    assert finding.estimate.bytes == 2 * 512 * 4 * 3 // 4  # both operands, all but its own quarter
+    assert "runs" not in finding.message
+
+
+def _all_to_all(groups: str) -> str:
+    return f"""HloModule m, is_scheduled=true, num_partitions=8
+
+ENTRY %main (x: f32[512]) -> (f32[512], f32[512]) {{
+  %x = f32[512] parameter(0)
+  %s = f32[512] sine(%x)
+  %c = f32[512] sine(%x)
+  %a = (f32[512], f32[512]) all-to-all(%s, %c), channel_id=1, {groups}
+  %l = f32[512] get-tuple-element(%a), index=0
+  %r = f32[512] get-tuple-element(%a), index=1
+  %m = f32[512] negate(%l)
+  %n = f32[512] negate(%r)
+  ROOT %t = (f32[512], f32[512]) tuple(%m, %n)
+}}
+"""
+
+
 def test_a_module_before_partitioning_says_so(run_pass) -> None:
     text = """HloModule m, num_partitions=4
 
