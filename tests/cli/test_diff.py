@@ -1,0 +1,210 @@
+"""``hlo-lab diff`` as users run it: files, bundles and revisions."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.unit.diff.modules import MODEL
+from tests.unit.revisions.repo import PROGRAM, RELU, commit, repository, run, worktrees
+
+Result = subprocess.CompletedProcess[str]
+Cli = Callable[..., Result]
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Cli:
+    def call(*arguments: str, cwd: Path = tmp_path) -> Result:
+        return subprocess.run(
+            [sys.executable, "-m", "hlo_lab", "-q", "diff", *arguments],
+            cwd=cwd,
+            env=environment(tmp_path),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return call
+
+
+def environment(tmp_path: Path) -> dict[str, str]:
+    return {**os.environ, "HLO_LAB_CACHE_DIR": str(tmp_path / "cache"), "NO_COLOR": "1"}
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[str, str]:
+    (tmp_path / "a.hlo").write_text(MODEL)
+    (tmp_path / "b.hlo").write_text(MODEL.replace("tanh(", "sine("))
+    return "a.hlo", "b.hlo"
+
+
+def test_files_as_text(cli: Cli, files: tuple[str, str]) -> None:
+    result = cli(*files)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "verdict  changed: what runs is different" in result.stdout
+    assert "replaced: tanh -> sine (x 2) at model.py:10" in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+def test_json_and_markdown(cli: Cli, files: tuple[str, str], tmp_path: Path) -> None:
+    result = cli(*files, "--format", "json", "--fail-on", "flops>0,fusions>0", "-o", "out.json")
+    assert (result.returncode, result.stdout) == (0, "")
+    document = json.loads((tmp_path / "out.json").read_text())
+    assert list(document) == [
+        "schema", "schema_version", "before", "after", "program", "stage", "target", "machine",
+        "verdict", "matched", "changed", "added", "removed", "changes", "deltas", "notes",
+        "budgets",
+    ]  # fmt: skip
+    assert (document["schema"], document["verdict"]) == ("hlo-lab/diff", "changed")
+    assert document["deltas"]["instructions"] == {"before": 29, "after": 29}
+    assert document["budgets"][1] == {
+        "metric": "fusions", "limit": ">0", "actual": 0, "broken": False,
+    }  # fmt: skip
+    markdown = cli(*files, "--format", "md").stdout
+    assert markdown.startswith("# a.hlo")
+    assert "| instructions | 29 | 29 | = |" in markdown
+
+
+@pytest.mark.parametrize(
+    ("budget", "code"),
+    [("changed", 1), ("instructions>0", 0), ("peak_bytes>0,equivalent", 1), ("removed", 0)],
+)
+def test_budgets_decide_the_exit_code(
+    cli: Cli, files: tuple[str, str], budget: str, code: int
+) -> None:
+    result = cli(*files, "--fail-on", budget)
+    assert result.returncode == code
+    assert ("BROKEN" in result.stdout) == bool(code)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["a.hlo", "missing.hlo"], "missing.hlo: no such file or bundle"),
+        (["HEAD~1", "HEAD"], "to compare revisions name a program as well"),
+        (["main..other", "b.hlo"], "name a program to compare main..other in"),
+        (["a.hlo", "b.hlo", "--fail-on", "speed>1"], "no metric 'speed'"),
+        (["a.hlo", "b.hlo", "--stage", "jaxpr"], "use one of hlo-after, hlo-before"),
+        (["HEAD~1", "HEAD", "a.py:f"], "not a git repository"),
+        (["a.hlo", "empty.hlo"], "empty.hlo: the file is empty"),
+    ],
+)
+def test_bad_use(
+    cli: Cli, files: tuple[str, str], tmp_path: Path, arguments: list[str], said: str
+) -> None:
+    (tmp_path / "empty.hlo").write_text("")
+    result = cli(*arguments)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: ")
+    assert said in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One repository and cache for the tests that only read."""
+    folder = tmp_path_factory.mktemp("revisions")
+    repository(folder / "repo")
+    return folder
+
+
+def at(shared: Path, *arguments: str, code: int = 0) -> str:
+    result = subprocess.run(
+        [sys.executable, "-m", "hlo_lab", "-q", "diff", *arguments],
+        cwd=shared / "repo",
+        env=environment(shared),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == code, result.stderr
+    return result.stdout + result.stderr
+
+
+def test_a_commit_that_only_formats_is_identical(shared: Path) -> None:
+    assert "verdict  identical" in at(shared, "tanh", "formatted", "program.py:f")
+    assert "verdict  identical" in at(
+        shared, "tanh..formatted", "program.py:f", "--stage", "hlo-before"
+    )
+
+
+def test_a_commit_that_changes_the_program_is_found_at_its_line(shared: Path) -> None:
+    text = at(shared, "formatted..relu", "program.py:f", "--fail-on", "changed", code=1)
+    assert "replaced: tanh -> maximum" in text
+    assert "helper.py:5" in text
+    assert worktrees(shared / "repo") == 1
+    assert run(shared / "repo", "status", "--porcelain", "--untracked-files=no") == ""
+
+
+def test_a_second_time_nothing_is_compiled(shared: Path) -> None:
+    at(shared, "formatted...relu", "program.py:f")
+    start = time.perf_counter()
+    at(shared, "formatted...relu", "program.py:f")
+    assert time.perf_counter() - start < 3  # compiling alone takes longer
+    assert not list((shared / "repo").glob("**/__pycache__"))
+
+
+def test_a_dirty_tree_is_noted_and_can_be_named(tmp_path: Path) -> None:
+    repo = repository(tmp_path / "repo")
+    (repo / "helper.py").write_text(RELU.replace("relu", "silu"))
+    text = at(tmp_path, "HEAD~1", "HEAD", "program.py:f")
+    assert "uncommitted changes" in " ".join(text.split())
+    text = at(tmp_path, "HEAD", ".", "program.py:f")
+    assert "uncommitted changes" not in " ".join(text.split())
+    assert "verdict  changed" in text
+    assert "helper.py:5" in text
+
+
+def test_a_program_that_one_revision_does_not_have(tmp_path: Path) -> None:
+    repo = repository(tmp_path / "repo")
+    commit(repo, "new", other=PROGRAM)
+    text = at(tmp_path, "HEAD~1..HEAD", "other.py:f", "--format", "json")
+    document = json.loads(text)
+    assert (document["verdict"], document["removed"], document["matched"]) == ("added", 0, 0)
+    assert document["added"] > 0
+    assert document["notes"] == ["HEAD~1: other.py: no such file"]
+    text = at(tmp_path, "HEAD..HEAD~1", "other.py:f", "--fail-on", "removed", code=1)
+    assert "verdict  removed" in text
+    assert "is in neither revision" in at(tmp_path, "HEAD~1..HEAD", "none.py:f", code=2)
+
+
+def test_a_program_that_fails_in_one_revision(tmp_path: Path) -> None:
+    repo = repository(tmp_path / "repo")
+    commit(repo, "broken", helper="def act(x):\n    raise RuntimeError('no good')\n")
+    said = at(tmp_path, "HEAD~1..HEAD", "program.py:f", code=3)
+    assert said.startswith("error: at HEAD: ")
+    assert "no good" in said
+
+
+def test_an_unknown_revision(shared: Path) -> None:
+    assert "unknown revision 'nope'" in at(shared, "HEAD..nope", "program.py:f", code=2)
+
+
+def test_ctrl_c_leaves_no_worktree(tmp_path: Path) -> None:
+    repo = repository(tmp_path / "repo")
+    commit(repo, "slow", helper="import time\ntime.sleep(60)\n")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hlo_lab", "-q", "diff", "HEAD", "HEAD~1", "program.py:f"],
+        cwd=repo,
+        env=environment(tmp_path),
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    deadline = time.monotonic() + 30
+    while worktrees(repo) == 1 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert worktrees(repo) == 2
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert said == "interrupted\n"
+    assert worktrees(repo) == 1
