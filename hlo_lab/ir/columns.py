@@ -34,7 +34,7 @@ _CONTROL = re.compile(r", control-predecessors=\{([^{}\"]*)\}")
 _COMMENT = re.compile(r"/\*.*?\*/")
 _SIGIL_NAME = re.compile(rf"%{NAME}")
 _LAST_NAME = re.compile(rf"({NAME})\s*$")
-_BATCH = 8192  # instructions turned into columns at once
+_BATCH = 4096  # instructions turned into columns at once
 _CACHED_RESTS = 200_000  # distinct attribute texts remembered; bounds memory
 
 T = TypeVar("T")
@@ -105,9 +105,15 @@ class Columns:
         self._callees: list[tuple[int, str, str]] = []
         self._parameter_numbers: dict[int, int] = {}
         self._literals: dict[int, str] = {}
-        self._rows: list[tuple[str, ...]] = []  # of computations that are not in columns yet
-        self._waiting: list[tuple[int, int]] = []  # their (row count, line of the closing brace)
-        self._open_from = 0  # where the open computation starts in _rows
+        self._rows: list[tuple[str, ...]] = []  # that are not in columns yet
+        self._waiting: list[tuple[int, int]] = []  # (row count, last line) of closed computations
+        self._open_from = 0  # first instruction of the open computation
+        self._resolved = 0  # instructions whose operands are in columns
+        # of the instructions after those, by name as the text has them
+        self._raw_names: list[str] = []
+        self._arguments: list[str] = []
+        self._open_controls: list[tuple[int, str]] = []
+        self._marked: list[int] = []  # the ROOT instructions
         self._rest_attribute: dict[str, int] = {}
         self._rest_metadata: dict[str, int] = {}
         self._rest_calls: dict[str, _Calls] = {}
@@ -121,13 +127,12 @@ class Columns:
     @property
     def open_count(self) -> int:
         """Instructions of the open computation."""
-        return len(self._rows) - self._open_from
+        return len(self._names) + len(self._rows) - self._open_from
 
     def open(self, name: str, is_entry: bool) -> None:
         if is_entry:
             self.entry = len(self.computation_names)
         self.computation_names.append(name)
-        self._open_from = len(self._rows)
 
     def drop_open(self) -> None:
         """Forget the open computation, which has no instruction."""
@@ -137,17 +142,21 @@ class Columns:
 
     def add_rows(self, rows: Sequence[tuple[str, ...]]) -> None:
         """Append instructions: (root, name, shape, opcode, arguments, attributes) each."""
-        self._rows += rows
+        for low in range(0, len(rows), _BATCH):
+            self._rows += rows[low : low + _BATCH]
+            if len(self._rows) > _BATCH:
+                self._drain()
 
     def close(self, line: int) -> None:
         self._waiting.append((self.open_count, line))
-        self._open_from = len(self._rows)
-        if self._open_from > _BATCH:
-            self._flush()
+        self._open_from += self.open_count
+        if len(self._names) > self._resolved:
+            self._resolve()
 
-    # ---- from rows to columns, a batch of whole computations at a time
+    # ---- from rows to columns, a batch at a time
 
-    def _flush(self) -> None:
+    def _drain(self) -> None:
+        """Move rows into columns; names and operands wait until their computation closes."""
         if not self._rows:
             return
         roots, names, shapes, opcodes, arguments, rests = zip(*self._rows, strict=True)
@@ -155,19 +164,32 @@ class Columns:
         self._names += [name.removeprefix("%") for name in names]
         self._shape.extend(intern(self._shapes, shapes))
         self._opcode.extend(intern(self._opcodes, opcodes))
-        controls = self._add_rests(rests, first)
+        self._open_controls += self._add_rests(rests, first)
         if "parameter" in opcodes or "constant" in opcodes:
             arguments = self._take_leaves(first, opcodes, arguments)
-        marked = [row for row, root in enumerate(roots) if root]
+        self._raw_names += names
+        self._arguments += arguments
+        self._marked += [first + row for row, root in enumerate(roots) if root]
+        self._rows = []
+
+    def _resolve(self) -> None:
+        """Operands, roots and control edges of the computations that closed."""
+        self._drain()
+        first = self._resolved
+        names, arguments = tuple(self._raw_names), self._arguments
         starts = [0, *accumulate(count for count, _ in self._waiting)]
         self._computation_start += [first + start for start in starts[1:]]
-        self._add_roots(marked, starts, first)
+        self._add_roots([row - first for row in self._marked], starts, first)
         self._add_operands(names, arguments, starts, first)
-        for at, name in controls:
+        for at, name in self._open_controls:
             which = bisect_right(starts, at - first) - 1
             span = range(starts[which], starts[which + 1])
-            self._controls += [(at, first + row) for row in span if names[row] == name]
-        self._rows, self._waiting, self._open_from = [], [], 0
+            self._controls += [
+                (at, first + row) for row in span if names[row].removeprefix("%") == name
+            ]
+        self._resolved = len(self._names)
+        self._waiting, self._marked, self._open_controls = [], [], []
+        self._raw_names, self._arguments = [], []
 
     def _add_roots(self, marked: list[int], starts: list[int], first: int) -> None:
         """The last ROOT of each computation, or its last instruction."""
@@ -331,7 +353,7 @@ class Columns:
         if ", control-predecessors=" in rest:
             found = _CONTROL.search(rest)
             if found is not None:
-                controls = [name.strip() for name in found.group(1).split(",") if name.strip()]
+                controls = [name.strip(" %") for name in found.group(1).split(",") if name.strip()]
                 rest = rest[: found.start()] + rest[found.end() :]
         attribute = self._attributes.setdefault(rest, len(self._attributes))
         return attribute, (callees, controls) if callees or controls else None
@@ -340,7 +362,7 @@ class Columns:
 
     def module(self, tolerant: bool) -> Module:
         """The finished module. A ``tolerant`` one drops calls of computations it lacks."""
-        self._flush()
+        self._resolve()
         count = len(self._names)
         parameter_number = np.full(count, -1, np.int64)
         parameter_number[list(self._parameter_numbers)] = list(self._parameter_numbers.values())

@@ -15,7 +15,7 @@ from hlo_lab.errors import NotFoundError, ReadError
 from hlo_lab.ir.module import Module
 from hlo_lab.ir.text import pick_module, read_text_modules
 
-_CHUNK = 4 << 20
+_CHUNK = 1 << 20
 _HEAD = 1 << 16
 MAX_PROTO = (2 << 30) - 1  # bytes: protobuf's own limit
 # gzip reaches 1032:1 on zeros; the most repetitive real module stays far below 300:1

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from array import array
 from collections.abc import Callable, Iterator, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -34,6 +35,10 @@ _ROWS = 4096  # instructions turned into columns at once, so that memory stays l
 T = TypeVar("T")
 _NAMES = re.compile(rf"(?:{NAME} )*+", re.A)
 _OPCODES = re.compile(r"(?:[a-z][\w\-]* )*+", re.A)
+_FIELDS = attrgetter(
+    "id", "name", "opcode", "shape", "metadata", "operand_ids", "control_predecessor_ids",
+    "called_computation_ids", "literal", "parameter_number",
+)  # fmt: skip
 _ROLE = {name: number for number, name in enumerate(ROLES)}
 _TO_APPLY = frozenset(
     "call map reduce reduce-window all-reduce all-reduce-start reduce-scatter scatter sort "
@@ -146,14 +151,7 @@ class _Reader:
                 self.computation_names.append(name)
                 self.root_ids.append(computation.root_id)
                 for low in range(0, len(instructions), _ROWS):
-                    rows += [
-                        (
-                            item.id, item.name, item.opcode, item.shape, item.metadata,
-                            item.operand_ids, item.control_predecessor_ids,
-                            item.called_computation_ids, item.literal, item.parameter_number,
-                        )
-                        for item in instructions[low : low + _ROWS]
-                    ]  # fmt: skip
+                    rows += map(_FIELDS, instructions[low : low + _ROWS])
                     rests += kept[low : low + _ROWS]
                     if len(rows) > _ROWS:
                         self._append(rows, rests)
