@@ -144,6 +144,9 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
             raise InputError(f"{folder}: its manifest is too large to be one")
         manifest = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
+        inner = next(folder.glob(f"*/{MANIFEST}"), None)
+        if inner is not None:
+            raise InputError(f"{folder}: holds bundles; name one, such as {inner.parent}") from None
         raise InputError(f"{folder}: not a bundle (it has no {MANIFEST})") from None
     except OSError as error:
         raise InputError(f"{folder}: cannot be read: {error.strerror}") from None

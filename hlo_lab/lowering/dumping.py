@@ -122,7 +122,7 @@ def finish_bundle(
             "results": info.get("results", []),
             "versions": {"hlo-lab": __version__, **info["versions"]},
             "flags": flags(environment),
-            "git": git_state(Path(file).parent if file else Path.cwd()),
+            "git": git_state(Path(file)) if file else None,
             "absent": info.get("absent", []),
             "seconds": info.get("seconds", {}),
         },

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -64,23 +65,32 @@ def flags(environment: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def git_state(folder: Path) -> dict[str, Any] | None:
-    """Commit, dirty state and root of the repository around a folder; None without one."""
+def git_state(file: Path) -> dict[str, Any] | None:
+    """Commit, dirty state and root of the repository around a program; None without one.
+
+    Dirty means that a tracked file differs from the commit, or that the program's own
+    file is not in it.
+    """
+    folder = file.parent if file.is_file() else file
     head = _git(folder, "rev-parse", "HEAD", "--show-toplevel")
     if head is None:
         return None
     commit, root = head.split("\n", 1)
     status = _git(folder, "status", "--porcelain", "--untracked-files=no")
-    return {"commit": commit, "dirty": bool(status), "root": root.strip()}
+    tracked = _git(folder, "ls-files", "--error-unmatch", "--", str(file))
+    return {"commit": commit, "dirty": bool(status) or tracked is None, "root": root.strip()}
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
+    # in a hook git sets GIT_DIR and more, which would name the hook's repository instead
+    environment = {name: value for name, value in os.environ.items() if name[:4] != "GIT_"}
     try:
         done = subprocess.run(
             ["git", "--no-optional-locks", "-C", str(folder), *arguments],
             capture_output=True,
             text=True,
             timeout=GIT_SECONDS,
+            env=environment,
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired):

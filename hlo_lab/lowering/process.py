@@ -6,6 +6,7 @@ Nothing of it survives the call: the whole group is killed on a timeout, on Ctrl
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import json
 import os
@@ -24,6 +25,7 @@ from hlo_lab.errors import CompilerError, HloLabError, ProgramError
 from hlo_lab.lowering.logs import last_lines, new_log
 
 DEFAULT_TIME_LIMIT = 600.0  # seconds
+MAX_LOG = 64 << 20  # bytes; a program that prints without end must not fill the disk
 Progress = Callable[[str, float], None]
 """Called about ten times a second with the stage and the seconds since the start."""
 
@@ -101,51 +103,59 @@ class _Worker:
         self.result: dict[str, Any] | None = None
         self.timed_out = False
         self._unread = b""
+        self._logged = 0
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def follow(self, process: subprocess.Popen[bytes], report: int, limit: float) -> None:
-        """Read both pipes until the worker has ended, or the time is over."""
+        """Read both pipes until the worker has reported or ended, or the time is over."""
         assert process.stdout is not None
         began = time.monotonic()
         output = process.stdout.fileno()
-        open_pipes = {report, output}
+        os.set_blocking(output, False)
+        os.set_blocking(report, False)
         with selectors.DefaultSelector() as selector, self.log.open("wb") as log:
-            for descriptor in open_pipes:
+            for descriptor in (report, output):
                 selector.register(descriptor, selectors.EVENT_READ)
-            while report in open_pipes:
+            # not until the pipes close: what the program forked may hold them open
+            while self.result is None:
+                ended = process.poll() is not None
+                for key, _ in selector.select(timeout=0 if ended else 0.1):
+                    if not self._read(key.fd, report, log):
+                        selector.unregister(key.fd)
                 elapsed = time.monotonic() - began
+                if ended:
+                    break
                 if limit and elapsed > limit:
                     self.timed_out = True
                     return
-                for key, _ in selector.select(timeout=0.1):
-                    data = os.read(key.fd, 1 << 16)
-                    if not data:
-                        selector.unregister(key.fd)
-                        open_pipes.discard(key.fd)
-                    elif key.fd == report:
-                        self._read_reports(data)
-                    else:
-                        log.write(data)
-                        self._show(data)
                 if self.progress is not None:
                     self.progress(self.stage, elapsed)
             if self.result is None or not self.result["ok"]:
                 # it is on its way out: what it still says belongs to the log
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(timeout=5)
-            if output in open_pipes:
-                self._drain(output, log)
+            for descriptor in (report, output):
+                while self._read(descriptor, report, log):
+                    pass
 
-    def _drain(self, output: int, log: IO[bytes]) -> None:
-        os.set_blocking(output, False)
-        with contextlib.suppress(BlockingIOError):
-            while data := os.read(output, 1 << 16):
+    def _read(self, descriptor: int, report: int, log: IO[bytes]) -> bool:
+        """Take what a pipe holds; False at its end or when it holds nothing now."""
+        try:
+            data = os.read(descriptor, 1 << 16)
+        except BlockingIOError:
+            return False
+        if not data:
+            return False
+        if descriptor == report:
+            self._read_reports(data)
+        else:
+            self._logged += len(data)
+            if self._logged <= MAX_LOG:
                 log.write(data)
-                self._show(data)
-
-    def _show(self, data: bytes) -> None:
-        if self.echo is not None:
-            self.echo.write(data.decode("utf-8", "replace"))
-            self.echo.flush()
+            if self.echo is not None:
+                self.echo.write(self._decoder.decode(data))
+                self.echo.flush()
+        return True
 
     def _read_reports(self, data: bytes) -> None:
         *lines, self._unread = (self._unread + data).split(b"\n")

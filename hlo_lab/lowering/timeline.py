@@ -74,8 +74,8 @@ def _in_order(raw: Path) -> list[tuple[re.Match[str], Path]]:
 
 
 def count_instructions(text: str) -> int:
-    """Instructions in an HLO text that XLA printed: one a line, each with its `` = ``."""
-    return sum(" = " in line for line in text.splitlines())
+    """Instructions in an HLO text that XLA printed: one a line, indented, with its `` = ``."""
+    return sum(line.startswith("  ") and " = " in line for line in text.splitlines())
 
 
 def _slug(name: str) -> str:

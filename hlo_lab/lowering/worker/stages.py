@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from hlo_lab.lowering import adapter
+from hlo_lab.lowering import adapter, timeline
 
 # An HLO text with all its constants may be larger than one without by this much, in
 # characters; beyond it constants of more than ten elements are left to the proto.
@@ -50,8 +50,8 @@ def write_after(folder: Path, executable: Any) -> None:
 
 def count_instructions(executable: Any) -> int:
     """Instructions of the optimised module in all computations."""
-    text = adapter.hlo_text(adapter.optimised_module(executable), large_constants=False)
-    return sum(" = " in line for line in text.splitlines())
+    module = adapter.optimised_module(executable)
+    return timeline.count_instructions(adapter.hlo_text(module, large_constants=False))
 
 
 def _write_hlo(folder: Path, name: str, module: Any, header: dict[str, int]) -> None:

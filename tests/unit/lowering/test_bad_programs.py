@@ -23,6 +23,7 @@ from hlo_lab.errors import (
     ProgramError,
     UseError,
 )
+from hlo_lab.lowering import process
 from hlo_lab.lowering.logs import last_lines, log_folder
 
 
@@ -241,6 +242,31 @@ def test_a_disk_that_fills_up_half_way(small_disk: Path) -> None:
     assert list(small_disk.iterdir()) == []
 
 
+def test_a_program_that_leaves_processes_behind(write: Write, tmp_path: Path) -> None:
+    file = write(
+        "forks.py",
+        f"""
+        import os, time
+        pid = os.fork()
+        if pid == 0:
+            time.sleep(600)
+        open({str(tmp_path / "pid")!r}, "w").write(str(pid))
+        def f(): return 1.0
+        """,
+    )
+    lowering.dump(f"{file}:f", out=tmp_path / "out", time_limit=60)
+    _wait_until_gone(int((tmp_path / "pid").read_text()))
+
+
+def test_a_program_that_prints_without_end(
+    fails: Fails, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "MAX_LOG", 200_000)
+    error = fails(f"{write('loud.py', 'while True: print(chr(120) * 1000)')}:f", time_limit=1)
+    assert isinstance(error, ProgramError) and error.log is not None
+    assert Path(error.log).stat().st_size <= 200_000
+
+
 def test_an_interpreter_that_is_none(fails: Fails) -> None:
     error = fails(":step", python="/nonexistent/python")
     assert isinstance(error, InputError)
@@ -262,7 +288,7 @@ def test_stopping_hlo_lab_stops_the_program(
     code = "import sys; from hlo_lab import lowering; lowering.dump(sys.argv[1], out=sys.argv[2])"
     folder = tmp_path / "place"
     folder.mkdir()
-    process = subprocess.Popen(
+    stopped = subprocess.Popen(
         [sys.executable, "-c", code, f"{file}:f", str(folder / "out")], stderr=subprocess.DEVNULL
     )
     pid_file = tmp_path / "pid"
@@ -270,8 +296,8 @@ def test_stopping_hlo_lab_stops_the_program(
         if pid_file.exists() and pid_file.read_text():
             break
         time.sleep(0.05)
-    os.kill(process.pid, number)
-    process.wait(timeout=10)
+    os.kill(stopped.pid, number)
+    stopped.wait(timeout=10)
     _wait_until_gone(int(pid_file.read_text()))
     if number != signal.SIGKILL:  # nobody can clean up after that one
         assert list(folder.iterdir()) == []

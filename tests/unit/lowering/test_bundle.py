@@ -47,9 +47,11 @@ def test_what_is_no_bundle(tmp_path: Path, copy: Path) -> None:
     with pytest.raises(NotFoundError, match="no such bundle"):
         Bundle.open(tmp_path / "none")
     with pytest.raises(InputError, match="it has no manifest"):
-        Bundle.open(tmp_path)
+        Bundle.open(copy / "passes")
     with pytest.raises(InputError, match="it has no manifest"):
         Bundle.open(copy / "manifest.json")
+    with pytest.raises(InputError, match=r"holds bundles; name one, such as .*copy"):
+        Bundle.open(copy.parent)
     (copy / "manifest.json").write_text('{"schema": "of another program"}')
     with pytest.raises(InputError, match="something else's"):
         Bundle.open(copy)

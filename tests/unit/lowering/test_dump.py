@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from hlo_lab import lowering
 from hlo_lab.errors import NotFoundError, UseError
 from hlo_lab.ir.files import read_module
 from hlo_lab.lowering import STAGES, Bundle
+from hlo_lab.lowering.manifest import git_state
 
 
 @pytest.fixture
@@ -111,9 +113,9 @@ def test_the_same_input_gives_the_same_bytes(step: Bundle, dump: Callable[..., B
     assert one == other
 
 
-def test_git_state(write: Callable[..., Path], tmp_path: Path) -> None:
-    import subprocess
-
+def test_git_state(
+    write: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = write("repo/program.py", "def f(): return 1.0")
 
     def git(*words: str) -> str:
@@ -126,7 +128,13 @@ def test_git_state(write: Callable[..., Path], tmp_path: Path) -> None:
     git("commit", "-q", "-m", "one")
     file.write_text("def f(): return 2.0")
     state = lowering.dump(f"{file}:f", out=tmp_path / "out").manifest["git"]
-    assert state == {"commit": git("rev-parse", "HEAD"), "dirty": True, "root": str(file.parent)}
+    clean = {"commit": git("rev-parse", "HEAD"), "dirty": False, "root": str(file.parent)}
+    assert state == {**clean, "dirty": True}
+    git("checkout", "-q", "program.py")
+    assert git_state(file) == clean
+    monkeypatch.setenv("GIT_DIR", "/nonexistent")  # as in a hook of another repository
+    assert git_state(file) == clean
+    assert git_state(write("repo/new.py", "")) == {**clean, "dirty": True}
 
 
 # ---- kinds of programs
@@ -213,6 +221,8 @@ def test_several_devices_and_a_mesh(write: Callable[..., Path], tmp_path: Path) 
     assert again.manifest["absent"] == ["jaxpr"]
     assert len(again.module()) == len(bundle.module())
     assert again.module().opcodes == bundle.module().opcodes
+    for entry in again.passes:
+        assert len(read_module(again.path / entry["file"])) == entry["instructions_after"]
     with pytest.raises(NotFoundError, match="has no stage jaxpr"):
         again.text("jaxpr")
 
