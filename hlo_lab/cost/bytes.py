@@ -24,11 +24,14 @@ FREE = words("""
     opt-barrier optimization-barrier partition-id replica-id get-dimension-size
     set-dimension-size while conditional call async-start async-update async-done
 """)
-# The done half of a pair: its start half carries the cost.
-DONE = words("""
-    all-gather-done all-reduce-done collective-permute-done copy-done send-done recv-done
-    slice-done dynamic-slice-done dynamic-update-slice-done
-""")
+
+
+def free_opcodes(module: Module) -> list[str]:
+    """Those of the module's opcodes that run as no kernel.
+
+    The done half of an asynchronous pair is one: its start half carries the cost.
+    """
+    return [name for name in module.opcodes if name in FREE or name.endswith("-done")]
 
 
 def instruction_bytes(module: Module, size: Sizes) -> Ints:
@@ -41,7 +44,7 @@ def instruction_bytes(module: Module, size: Sizes) -> Ints:
         sums = np.concatenate(([0], np.cumsum(result[module.operand])))
         read = sums[module.operand_start[1:]] - sums[module.operand_start[:-1]]
     total = result + read
-    total[module.opcode_mask(*FREE, *DONE)] = 0
+    total[module.opcode_mask(*free_opcodes(module))] = 0
     _slices(module, result, total)
     return total
 
@@ -92,13 +95,16 @@ def _transpose(op: Op) -> int:
     return 0 if order == list(source.minor_to_major) else source.bytes + op.shape.bytes
 
 
-def _start(op: Op) -> int:
-    """Operands read and the result written; the start's tuple repeats the operands."""
+def start_bytes(op: Op) -> int:
+    """The start half of a pair: operands read and the result written.
+
+    Its tuple repeats the operands beside the result; a slice reads what it writes.
+    """
     read = sum(shape.bytes for shape in op.operands)
     if op.opcode == "all-reduce-start" or not op.shape.is_tuple or len(op.shape.elements) < 2:
         return read + op.shape.bytes
     written = op.shape.elements[0] if op.opcode == "copy-start" else op.shape.elements[1]
-    return read + written.bytes
+    return 2 * written.bytes if "slice-start" in op.opcode else read + written.bytes
 
 
 def _custom_call(op: Op) -> int:
@@ -110,14 +116,17 @@ def _custom_call(op: Op) -> int:
     return sum(shape.bytes for shape in op.operands) + op.shape.bytes
 
 
+def handler(opcode: str) -> Callable[[Op], int] | None:
+    """What counts the bytes of an opcode; None where operands plus result is right."""
+    if opcode.endswith("-start") and opcode not in FREE:
+        return start_bytes
+    return HANDLERS.get(opcode)
+
+
 HANDLERS: dict[str, Callable[[Op], int]] = {
     "scatter": _scatter,
     "triangular-solve": _triangular_solve,
     "cholesky": _cholesky,
     "transpose": _transpose,
-    "all-gather-start": _start,
-    "all-reduce-start": _start,
-    "collective-permute-start": _start,
-    "copy-start": _start,
     "custom-call": _custom_call,
 }

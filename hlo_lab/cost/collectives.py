@@ -16,11 +16,16 @@ from hlo_lab.ir.module import Module
 
 COLLECTIVES = words("""
     all-reduce all-gather reduce-scatter all-to-all ragged-all-to-all collective-permute
-    collective-broadcast all-reduce-start all-gather-start collective-permute-start
+    collective-broadcast
 """)
 _IOTA = re.compile(r"\[([\d,]+)\]<=\[")
 _MESH = re.compile(r"mesh\[([^\]]*)\].*?\{([^}]*)\}")
 _AXIS = re.compile(r"'([^']*)'(?:=(\d+)|:\(\d+\)(\d+))?")
+
+
+def is_collective(opcode: str) -> bool:
+    """Whether an opcode is a collective or the start half of one."""
+    return opcode.removesuffix("-start") in COLLECTIVES
 
 
 def group_size(module: Module, attributes: dict[str, str]) -> int:

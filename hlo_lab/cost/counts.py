@@ -104,7 +104,14 @@ class _Folding:
     def run(self, order: list[int]) -> None:
         module, result = self.module, self.result
         special = module.opcode_mask(
-            "fusion", *flops.HANDLERS, *traffic.HANDLERS, *collectives.COLLECTIVES
+            *(
+                name
+                for name in module.opcodes
+                if name == "fusion"
+                or name in flops.HANDLERS
+                or traffic.handler(name)
+                or collectives.is_collective(name)
+            )
         )
         rows = np.nonzero(special)[0]
         bounds = np.searchsorted(rows, module.computation_start)
@@ -155,7 +162,7 @@ class _Folding:
         if value[0] and opcode in flops.MATRIX and len(operands):
             result.matrix_flops[at] = value[0]
             result.matrix_dtype[at] = result.dtype[operands[0]]
-        if opcode in collectives.COLLECTIVES:
+        if collectives.is_collective(opcode):
             self._collective(at, opcode, operands)
         if opcode == "custom-call":
             attributes = attributes_at(module, int(module.attribute[at]))
@@ -176,7 +183,7 @@ class _Folding:
         try:
             handler = flops.HANDLERS.get(opcode)
             work = handler(op) if handler else (0.0, 0.0)
-            measure = traffic.HANDLERS.get(opcode)
+            measure = traffic.handler(opcode)
             moved = measure(op) if measure else None
         except _MALFORMED:
             self.result.malformed.append(at)

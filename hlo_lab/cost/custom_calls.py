@@ -16,17 +16,15 @@ from hlo_lab.cost.windows import convolution_flops, parse_dim_labels, parse_wind
 from hlo_lab.ir.shapes import Shape
 
 # Calls that move or annotate data, and count no flops knowingly.
-NO_FLOPS = words("""
-    TopK Sharding SPMDFullToShardShape SPMDShardToFullShape MoveToHost MoveToDevice
-    annotate_device_placement AssumeGatherIndicesInBound GatherScatterIndicesBitpacked
-    SliceToDynamic PadToStatic AllocateBuffer Pin Unpin LayoutConstraint ResizeNearest
-    X64Combine X64SplitLow X64SplitHigh PartialReduce xla_python_cpu_callback
+_NO_FLOPS = words("""
+    TopK MoveToHost MoveToDevice GatherScatterIndicesBitpacked SliceToDynamic PadToStatic
+    ResizeNearest X64Combine X64SplitLow X64SplitHigh PartialReduce xla_python_cpu_callback
     xla_ffi_python_cpu_callback xla_python_gpu_callback xla_ffi_python_gpu_callback
 """)
 # These are resolved by the compiler: no kernel runs.
 FREE = words("""
     Sharding SPMDFullToShardShape SPMDShardToFullShape annotate_device_placement
-    AllocateBuffer Pin Unpin LayoutConstraint AssumeGatherIndicesInBound
+    AllocateBuffer Pin Unpin LayoutConstraint AssumeGatherIndicesInBound ConcatBitcast
 """)
 # Leading terms of the LAPACK working notes' operation counts, n the last dimension.
 _FACTORISATIONS = {"potrf": 1 / 3, "getrf": 2 / 3, "syevd": 9.0, "gesdd": 22.0, "geev": 25.0}
@@ -69,7 +67,8 @@ def is_known(attributes: dict[str, str]) -> bool:
     """Whether the flops of this call are counted, or knowingly none."""
     name = target(attributes)
     return (
-        name in NO_FLOPS
+        name in _NO_FLOPS
+        or name in FREE
         or name.startswith(("__cublas$", "__cudnn$conv", "__onednn$"))
         or _factorisation(name) is not None
         or cost_estimate(attributes) is not None

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from hlo_lab.cost import collectives
-from hlo_lab.cost.bytes import DONE, FREE
+from hlo_lab.cost.bytes import free_opcodes
 from hlo_lab.cost.callgraph import callees_first
 from hlo_lab.cost.counts import Counts, counts
 from hlo_lab.cost.custom_calls import FREE as FREE_CALLS
@@ -107,7 +107,8 @@ def cost(module: Module, machine: Machine) -> ModuleCost:
     counted = counts(module, order)
     runs = executions(module, order)
     per_instruction = runs.computation[module.computation_of]
-    top_level = (per_instruction > 0) & ~module.opcode_mask(*FREE, *DONE) & ~_free_calls(module)
+    free = module.opcode_mask(*free_opcodes(module)) | _free_calls(module)
+    top_level = (per_instruction > 0) & ~free
     seconds, bound = _roofline(machine, counted)
     seconds[~top_level] = 0.0
     return ModuleCost(

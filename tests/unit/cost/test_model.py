@@ -333,3 +333,14 @@ def test_impossible_shapes(read: Read, machine: Machine, shape: str) -> None:
     else:
         with pytest.raises(ReadError, match=r"too large|more than"):
             cost(read(text), machine)
+
+
+def test_an_asynchronous_slice_moves_the_slice(read: Read, machine: Machine) -> None:
+    text = """
+ENTRY e {
+  p = f32[1024,64] parameter(0)
+  s = ((f32[1024,64]), f32[8,64], s32[]) slice-start(p), slice={[0:8], [0:64]}
+  ROOT d = f32[8,64] slice-done(s)
+}
+"""
+    assert cost(read(text), machine).bytes.tolist() == [0, 2 * 8 * 64 * 4, 0]
