@@ -39,7 +39,7 @@ def show(name: PassName, passes_dir: PassesDir = None, format: FormatOption = Fo
 
 @passes_app.command("new")
 def new(
-    name: Annotated[str, typer.Argument(show_default=False)],
+    name: Annotated[str, typer.Argument(metavar="NAME", show_default=False)],
     folder: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="The folder to write it to.")
     ] = Path(),

@@ -66,9 +66,12 @@ def discover(
 def bundled_folder() -> Path:
     """The folder of the catalogue that comes with hlo-lab. Raises ``InputError``."""
     package = Path(hlo_lab.__file__).parent
-    for folder in (package / "bundled_passes", package.parent / "passes"):
-        if folder.is_dir():
-            return folder
+    installed, checkout = package / "bundled_passes", package.parent / "passes"
+    if installed.is_dir():
+        return installed
+    # beside an installed package, a folder of that name would be somebody else's
+    if checkout.is_dir() and (package.parent / "pyproject.toml").is_file():
+        return checkout
     raise InputError(f"{package}: the bundled passes are missing; install hlo-lab again")
 
 
