@@ -58,6 +58,8 @@ Block = Table | KeyValues | Paragraph | FindingsBlock
 
 @dataclass(frozen=True)
 class Section:
+    """Blocks under a title, which may be empty."""
+
     title: str
     blocks: Sequence[Block]
 

@@ -44,8 +44,8 @@ class Node:
 class Drawing:
     """What there is to draw.
 
-    ``edges`` maps (from, to) to how many values flow and their bytes; ``loops`` holds those
-    that go back to an earlier node. ``titles`` names clusters by their path. ``notes`` says
+    ``edges`` maps (from, to) to how many values flow and their bytes (0 when not known);
+    ``loops`` holds those that go back to an earlier node. ``titles`` names clusters by their path. ``notes`` says
     what was folded.
     """
 
@@ -131,7 +131,8 @@ class _Builder:
             same = folding.alike(module, self.selection.computations)
             self.same = Counter(same.values())
             names = {one: module.computation_names[first] for one, first in same.items()}
-            tree = folding.tree(module, plain, names)
+            home = {row: names[self.selection.home[row]] for row in plain.rows}
+            tree = folding.tree(module, plain, home)
             self.scopes, self.names, layers = tree.scopes, tree.names, tree.layers
             most = min(max_nodes, _FOLDED_NODES)
             place = folding.fold(tree.paths, self._weights(plain.rows), most)
@@ -148,7 +149,7 @@ class _Builder:
         elif notes:
             notes.insert(0, f"{len(groups)} of {format_count(total)} instructions")
         # by where a node's instructions stand on average, so that a stray one moves nothing
-        paths = sorted(groups, key=lambda path: (sum(groups[path]) / len(groups[path]), path))
+        paths = sorted(groups, key=lambda path: (self._position(groups[path]), path))
         numbers = {path: number for number, path in enumerate(paths)}
         clusters = self._clusters(paths)
         nodes = [self._node(path, groups[path], plain, clusters[path]) for path in paths]
@@ -158,9 +159,11 @@ class _Builder:
         return drawing
 
     def _one_each(self, plain: Plain) -> dict[int, Path]:
-        names = self.module.computation_names
-        home = self.module.computation_of
+        names, home = self.module.computation_names, self.selection.home
         return {row: (names[home[row]], f"{row:09}") for row in plain.rows}
+
+    def _position(self, rows: list[int]) -> float:
+        return sum(self.selection.position[row] for row in rows) / len(rows)
 
     def _weights(self, rows: list[int]) -> dict[int, float]:
         """Share of the time, and a little for being there at all."""
@@ -257,7 +260,9 @@ class _Builder:
             if number[a] != number[b]:
                 values[number[a], number[b]].add(a)
         for pair, makers in sorted(values.items()):
-            size = sum(self.module.shapes[self.module.shape[row]].bytes for row in makers)
+            shapes = [self.module.shapes[self.module.shape[row]] for row in makers]
+            # which member of a loop's state flows is not known any more
+            size = sum(shape.bytes for shape in shapes if not shape.is_tuple)
             drawing.edges[pair] = (len(makers), size)
         # layers drawn once make what flows from one to the next go back
         drawing.loops |= {(a, b) for a, b in drawing.edges if a > b}

@@ -101,10 +101,11 @@ def _edge(drawing: Drawing, pair: tuple[int, int]) -> dict[str, Any]:
     """Wide for many bytes, pale for a few, dashed where it goes back to an earlier node."""
     count, size = drawing.edges[pair]
     a, b = (_text(drawing.nodes[end].lines[0]) for end in pair)
-    values = f"{count} values, " if count > 1 else ""
-    out = {"tooltip": graphviz.nohtml(f"{a} to {b}: {values}{format_bytes(size)}")}
-    most = max(bytes_ for _, bytes_ in drawing.edges.values())
-    if size < _SMALL:
+    amounts = [f"{count} values"] if count > 1 else []
+    amounts += [format_bytes(size)] if size else []
+    out = {"tooltip": graphviz.nohtml(f"{a} to {b}: {', '.join(amounts) or 'a tuple'}")}
+    most = max(bytes_ for _, bytes_ in drawing.edges.values()) or 1
+    if 0 < size < _SMALL:
         out |= {"color": "#cccccc", "penwidth": "0.7"}
     else:
         out["penwidth"] = f"{1 + 2 * (size / most) ** 0.5:.1f}"

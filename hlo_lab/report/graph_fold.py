@@ -195,10 +195,10 @@ class Tree:
     layers: dict[str, int] = field(default_factory=dict)
 
 
-def tree(module: Module, plain: Plain, home: dict[int, str]) -> Tree:
-    """Hang every instruction; ``home`` gives the root's branch by computation."""
+def tree(module: Module, plain: Plain, root: dict[int, str]) -> Tree:
+    """Hang every instruction; ``root`` names the computation in which each is drawn."""
     tokens = _scopes(module, plain)
-    root = {row: home[int(module.computation_of[row])] for row in plain.rows}
+    loops = module.opcode_mask("while")
     if 2 * sum(1 for scope in tokens.values() if len(scope) > 1) < len(plain.rows):
         return Tree(_by_structure(module, plain, root))
     layers = _layers(tokens)
@@ -209,6 +209,8 @@ def tree(module: Module, plain: Plain, home: dict[int, str]) -> Tree:
         opcode = module.opcodes[module.opcode[row]]
         out.names[row] = "/".join(_starred(token, layers) for token in tokens[row][-2:])
         what = f"{opcode} {module.shapes[module.shape[row]].without_layout()}"
+        if loops[row]:
+            scope = ()  # a loop is the first node of its own cluster
         out.paths[row] = (root[row], *scope, what, _body_key(module, row))
         out.scopes.update((root[row], *scope[:depth]) for depth in range(1, len(scope)))
     return out

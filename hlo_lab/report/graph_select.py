@@ -26,6 +26,8 @@ class Selection:
             while loop stands for its body's parameter.
         loops: (what a body hands to the next round, while loop) pairs.
         stands_for: parameters of loop bodies and the loops that stand for them.
+        home: the computation in which an instruction is drawn: for a loop its body.
+        position: the order in which instructions run, bodies after their callers' operands.
     """
 
     computations: list[int]
@@ -34,6 +36,8 @@ class Selection:
     edges: list[tuple[int, int]] = field(default_factory=list)
     loops: list[tuple[int, int]] = field(default_factory=list)
     stands_for: dict[int, int] = field(default_factory=dict)
+    home: dict[int, int] = field(default_factory=dict)
+    position: dict[int, float] = field(default_factory=dict)
 
 
 def select(module: Module, computation: int) -> Selection:
@@ -52,7 +56,25 @@ def select(module: Module, computation: int) -> Selection:
     for current in sorted(selection.computations):
         selection.rows.extend(module.computation(current).rows)
     _connect(module, selection, bodies)
+    _place(module, selection)
     return selection
+
+
+def _place(module: Module, selection: Selection) -> None:
+    steps: dict[int, float] = {}
+    for computation in selection.computations:
+        rows = module.computation(computation).rows
+        caller = selection.caller.get(computation)
+        first, step = 0.0, 1.0
+        if caller is not None:
+            first = selection.position[caller]
+            step = steps[int(module.computation_of[caller])] / (len(rows) + 2)
+        steps[computation] = step
+        for number, row in enumerate(rows, 1):
+            selection.position[row] = first + number * step
+            selection.home[row] = computation
+    for parameter, loop in selection.stands_for.items():
+        selection.home[loop] = int(module.computation_of[parameter])
 
 
 def restrict(selection: Selection, rows: set[int]) -> Selection:
@@ -64,6 +86,8 @@ def restrict(selection: Selection, rows: set[int]) -> Selection:
         rows=kept,
         edges=[(a, b) for a, b in selection.edges if a in rows and b in rows],
         loops=[(a, b) for a, b in selection.loops if a in rows and b in rows],
+        home=selection.home,
+        position=selection.position,
     )
 
 

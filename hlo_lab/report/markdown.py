@@ -26,7 +26,7 @@ def render(report: Report) -> str:
     lines = [f"# {escape(report.title)}", ""]
     lines += _pairs(report.provenance)
     for section in report.sections:
-        lines += [f"## {escape(section.title)}", ""]
+        lines += [f"## {escape(section.title)}", ""] if section.title else []
         for block in section.blocks:
             lines += _block(block)
     return "\n".join(lines).rstrip("\n") + "\n"

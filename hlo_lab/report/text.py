@@ -58,7 +58,8 @@ def _report(report: Report, width: int) -> Iterator[Line]:
     yield from _pairs(report.provenance, width)
     for section in report.sections:
         yield []
-        yield [(clean(section.title), "bold")]
+        if section.title:
+            yield [(clean(section.title), "bold")]
         for before, block in zip((None, *section.blocks), section.blocks, strict=False):
             if before and not (isinstance(before, Paragraph) and isinstance(block, Paragraph)):
                 yield []

@@ -40,12 +40,12 @@ def test_a_loop_is_a_cluster_that_feeds_itself() -> None:
     assert "less" not in shown  # the condition is no work
     assert "state" not in shown  # the loop stands for its body's parameter
     inside = {node.lines[0] for node in drawing.nodes if node.cluster == ("%body",)}
-    assert inside == {"counter", "one", "next", "value", "twice", "out"}
+    assert inside == {"loop", "counter", "one", "next", "value", "twice", "out"}
     assert drawing.titles[("%body",)] == "while %loop, 5 times"
     assert {("init", "loop"), ("loop", "value"), ("out", "loop"), ("loop", "result")} <= edges(
         drawing
     )
-    assert (shown.index("out"), shown.index("loop")) in drawing.loops
+    assert drawing.loops == {(shown.index("out"), shown.index("loop"))}
 
 
 def test_plumbing_goes_first() -> None:
