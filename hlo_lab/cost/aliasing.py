@@ -100,8 +100,11 @@ class Aliasing:
         return str(self.module.opcodes[self.module.opcode[at]])
 
     def _behind_bitcasts(self, at: int) -> int:
-        while self._opcode(at) == "bitcast" and self.operands(at):
-            at = self.operands(at)[0]
+        while self._opcode(at) == "bitcast":
+            source = self.operands(at)[:1]
+            if not source or source[0] >= at:  # operands come first, but for hostile files
+                break
+            at = source[0]
         return at
 
     @cached_property

@@ -124,7 +124,11 @@ class Walk:
         for at in rows:
             opcode = self.opcode[at]
             operands = self.aliasing.operands(at)
-            given = [shown[operand] for operand in operands]
+            try:
+                given = [shown[operand] for operand in operands]
+            except KeyError:
+                name = module.instruction_names[at]
+                raise ReadError(f"module {module.name}: {name} stands before its operand") from None
             callees = self._callees(at, opcode)
             if callees and opcode == "while":
                 shown[at] = self._while(at, given, callees, depth)

@@ -358,3 +358,37 @@ def test_outputs_of_a_tpu_module_hold_no_temporaries(read: Read) -> None:
     # off the TPU, a lies in the idle result
     assert cpu.temp_bytes == KB // 2
     assert tpu.temp_bytes == KB + KB // 2
+
+
+BACKWARDS = """
+fused {
+  p = f32[8] parameter(0)
+  a = f32[8] bitcast(p)
+  u = f32[1] constant({0})
+  i = s32[] constant(0)
+  ROOT d = f32[8] dynamic-update-slice(a, u, i)
+}
+
+ENTRY e {
+  p = f32[8] parameter(0)
+  f = f32[8] fusion(p), kind=kLoop, calls=fused
+  a = f32[8] negate(f)
+  ROOT r = f32[8] negate(a)
+}
+"""
+
+
+@pytest.mark.parametrize(("user", "operand"), [("a", "r"), ("f", "f")])
+def test_a_use_before_its_definition_is_refused(read: Read, user: str, operand: str) -> None:
+    module = read(BACKWARDS)
+    at = module.instruction(user).index
+    module.operand[module.operand_start[at]] = module.instruction(operand).index
+    with pytest.raises(ReadError, match="before its operand"):
+        memory_profile(module)
+
+
+def test_a_bitcast_of_itself_ends(read: Read) -> None:
+    module = read(BACKWARDS)
+    at = module.computation("fused").rows[1]
+    module.operand[module.operand_start[at]] = at
+    assert memory_profile(module).argument_bytes == 32
