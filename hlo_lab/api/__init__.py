@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hlo_lab.api.diff import diff as diff
     from hlo_lab.api.doctor import doctor as doctor
     from hlo_lab.api.dump import dump as dump
+    from hlo_lab.api.dump import dump_script as dump_script
     from hlo_lab.api.graph import graph as graph
     from hlo_lab.api.source import Loaded as Loaded
     from hlo_lab.api.source import load as load
@@ -29,12 +30,23 @@ _HOME = {
     "diff": "hlo_lab.api.diff",
     "doctor": "hlo_lab.api.doctor",
     "dump": "hlo_lab.api.dump",
+    "dump_script": "hlo_lab.api.dump",
     "graph": "hlo_lab.api.graph",
     "Loaded": "hlo_lab.api.source",
     "load": "hlo_lab.api.source",
 }
 
-__all__ = ["Analysis", "Loaded", "analyze", "diff", "doctor", "dump", "graph", "load"]
+__all__ = [
+    "Analysis",
+    "Loaded",
+    "analyze",
+    "diff",
+    "doctor",
+    "dump",
+    "dump_script",
+    "graph",
+    "load",
+]
 
 
 class _Api(types.ModuleType):
