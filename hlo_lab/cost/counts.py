@@ -100,9 +100,11 @@ class _Folding:
         self.total_matrix = np.zeros(totals)
         self.matrix_dtype = np.full(totals, -1, np.int64)
         self.starts = module.operand_start.tolist()
+        # what loops, calls and branches call, by the computation they stand in
+        self.called: dict[int, list[int]] = {}
 
     def run(self, order: list[int]) -> None:
-        module, result = self.module, self.result
+        module = self.module
         special = module.opcode_mask(
             *(
                 name
@@ -117,25 +119,43 @@ class _Folding:
         bounds = np.searchsorted(rows, module.computation_start)
         visits = rows.tolist()
         starts = module.computation_start.tolist()
-        applied = self._applied_computations()
+        applied = self._applied_computations(order)
         for computation in order:
             for at in visits[bounds[computation] : bounds[computation + 1]]:
                 self._visit(at)
             if computation in applied:
-                first, last = starts[computation], starts[computation + 1]
-                self.total_flops[computation] = result.flops[first:last].sum()
-                self.total_transcendentals[computation] = result.transcendentals[first:last].sum()
-                matrix = result.matrix_flops[first:last]
-                self.total_matrix[computation] = matrix.sum()
-                if self.total_matrix[computation]:
-                    dtype = result.matrix_dtype[first + int(matrix.argmax())]
-                    self.matrix_dtype[computation] = dtype
+                self._sum(computation, starts[computation], starts[computation + 1])
 
-    def _applied_computations(self) -> set[int]:
-        """Those whose sums a caller asks for."""
-        caller = self.module.callee_start.searchsorted(range(len(self.module.callee)), "right") - 1
-        flow = self.module.opcode_mask(*CONTROL_FLOW)[caller]
-        return set(self.module.callee[~flow].tolist())
+    def _applied_computations(self, order: list[int]) -> set[int]:
+        """Those whose sums a caller asks for, and what they call in turn."""
+        module = self.module
+        caller = module.callee_start.searchsorted(range(len(module.callee)), "right") - 1
+        flow = module.opcode_mask(*CONTROL_FLOW)[caller]
+        applied = set(module.callee[~flow].tolist())
+        inner = module.computation_of[caller[flow]].tolist()
+        for computation, callee in zip(inner, module.callee[flow].tolist(), strict=True):
+            self.called.setdefault(computation, []).append(callee)
+        for computation in reversed(order):
+            if computation in applied:
+                applied.update(self.called.get(computation, ()))
+        return applied
+
+    def _sum(self, computation: int, first: int, last: int) -> None:
+        """Total of a computation that is applied; a loop in it counts once, as in XLA."""
+        result = self.result
+        self.total_flops[computation] = result.flops[first:last].sum()
+        self.total_transcendentals[computation] = result.transcendentals[first:last].sum()
+        matrix = result.matrix_flops[first:last]
+        self.total_matrix[computation] = matrix.sum()
+        if self.total_matrix[computation]:
+            dtype = result.matrix_dtype[first + int(matrix.argmax())]
+            self.matrix_dtype[computation] = dtype
+        for callee in self.called.get(computation, ()):
+            self.total_flops[computation] += self.total_flops[callee]
+            self.total_transcendentals[computation] += self.total_transcendentals[callee]
+            self.total_matrix[computation] += self.total_matrix[callee]
+            if self.matrix_dtype[computation] < 0:
+                self.matrix_dtype[computation] = self.matrix_dtype[callee]
 
     def _visit(self, at: int) -> None:
         module, result = self.module, self.result

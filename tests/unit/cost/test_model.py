@@ -344,3 +344,28 @@ ENTRY e {
 }
 """
     assert cost(read(text), machine).bytes.tolist() == [0, 2 * 8 * 64 * 4, 0]
+
+
+def test_a_reducer_that_calls(read: Read, machine: Machine) -> None:
+    text = """
+square {
+  a = f32[] parameter(0)
+  s = f32[] multiply(a, a)
+  ROOT t = f32[] tanh(s)
+}
+
+reducer {
+  a = f32[] parameter(0)
+  b = f32[] parameter(1)
+  c = f32[] call(b), to_apply=square
+  ROOT r = f32[] add(a, c)
+}
+
+ENTRY e {
+  p = f32[100] parameter(0)
+  z = f32[] constant(0)
+  ROOT r = f32[] reduce(p, z), dimensions={0}, to_apply=reducer
+}
+"""
+    found = cost(read(text), machine)
+    assert (found.total_flops, found.total_transcendentals) == (2 * 99, 99)
