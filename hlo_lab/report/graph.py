@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from hlo_lab.errors import UseError
 from hlo_lab.ir.module import Module
 from hlo_lab.report import graph_fold as folding
-from hlo_lab.report.graph_fold import Path, Plain
+from hlo_lab.report.graph_fold import Path
 from hlo_lab.report.graph_kinds import FILL, heat, instruction_kind
+from hlo_lab.report.graph_plain import Plain, as_is, without_plumbing
 from hlo_lab.report.graph_select import Selection, around, restrict, select
 from hlo_lab.report.names import clean, elide, own_frame, short_frame
 from hlo_lab.report.units import format_count, format_seconds, format_share
@@ -45,8 +46,8 @@ class Drawing:
     """What there is to draw.
 
     ``edges`` maps (from, to) to how many values flow and their bytes (0 when not known);
-    ``loops`` holds those that go back to an earlier node. ``titles`` names clusters by their path. ``notes`` says
-    what was folded.
+    ``loops`` holds those that go back to an earlier node. ``titles`` names clusters by their
+    path. ``notes`` says what was folded.
     """
 
     title: str
@@ -119,15 +120,15 @@ class _Builder:
 
     def build(self, title: str, max_nodes: int) -> Drawing:
         module, notes = self.module, []
-        plain = folding.as_is(module, self.selection)
+        plain = as_is(module, self.selection)
         total = len(plain.rows)
         layers: dict[str, int] = {}
         place = self._one_each(plain)
         if total > max_nodes and self.centre is None:
-            plain = folding.without_plumbing(module, self.selection)
+            plain = without_plumbing(module, self.selection)
             place = self._one_each(plain)
         if len(plain.rows) > max_nodes:
-            plain = folding.without_plumbing(module, self.selection, shared=True)
+            plain = without_plumbing(module, self.selection, shared=True)
             same = folding.alike(module, self.selection.computations)
             self.same = Counter(same.values())
             names = {one: module.computation_names[first] for one, first in same.items()}
