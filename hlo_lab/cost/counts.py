@@ -15,6 +15,7 @@ from hlo_lab.cost.fusion_bytes import FusionTraffic
 from hlo_lab.cost.tables import Bools, Floats, Op, Sizes, attributes_at, shape_at, sizes
 from hlo_lab.ir.module import ROLES, Ints, Module
 
+MAX_WORK = 1e60  # calls that double at each level stay finite
 _MALFORMED = (ValueError, KeyError, IndexError, TypeError)
 
 
@@ -156,6 +157,8 @@ class _Folding:
             self.total_matrix[computation] += self.total_matrix[callee]
             if self.matrix_dtype[computation] < 0:
                 self.matrix_dtype[computation] = self.matrix_dtype[callee]
+        for total in (self.total_flops, self.total_transcendentals, self.total_matrix):
+            total[computation] = min(total[computation], MAX_WORK)
 
     def _visit(self, at: int) -> None:
         module, result = self.module, self.result

@@ -369,3 +369,15 @@ ENTRY e {
 """
     found = cost(read(text), machine)
     assert (found.total_flops, found.total_transcendentals) == (2 * 99, 99)
+
+
+def test_doubling_calls_stay_finite(read: Read, machine: Machine) -> None:
+    levels = ["f0 {\n  x = f32[] parameter(0)\n  ROOT r = f32[] negate(x)\n}\n"]
+    levels += [
+        f"f{n} {{\n  x = f32[] parameter(0)\n  a = f32[] call(x), to_apply=f{n - 1}\n"
+        f"  ROOT b = f32[] call(a), to_apply=f{n - 1}\n}}\n"
+        for n in range(1, 1500)
+    ]
+    body = "  p = f32[8] parameter(0)\n  ROOT r = f32[8] map(p), dimensions={0}, to_apply=f1499"
+    found = cost(read("\n".join(levels) + f"\nENTRY e {{\n{body}\n}}\n"), machine)
+    assert np.isfinite(found.total_seconds) and np.isfinite(found.total_flops)
