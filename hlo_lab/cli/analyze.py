@@ -19,6 +19,7 @@ from hlo_lab.cli.common import (
     SourceArgument,
     Target,
     TimeLimit,
+    check_writable,
     print_report,
     progress,
 )
@@ -46,6 +47,7 @@ def analyze(
     """
     from hlo_lab import api
 
+    check_writable(output)
     with progress(f"reading {source}") as step:
         analysis = api.analyze(
             source,

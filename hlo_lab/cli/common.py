@@ -55,7 +55,13 @@ SourceArgument = Annotated[
     ),
 ]
 Target = Annotated[
-    str | None, typer.Option("--target", metavar="TARGET", help="cpu, or cpu:N for N devices.")
+    str | None,
+    typer.Option(
+        "--target",
+        metavar="TARGET",
+        help="cpu, or cpu:N for N devices. For an HLO file the machine of the estimates: cpu, "
+        "tpu:v5e, gpu:h100.",
+    ),
 ]
 Args = Annotated[
     str | None,
@@ -174,6 +180,22 @@ def print_report(
             write_result(text.to_string(to_report()), output)
 
 
+def check_writable(path: Path | None) -> None:
+    """Refuse an output that cannot be written before the work for it begins.
+
+    Raises:
+        InputError: it is a folder, or its folder is missing or not to be written in.
+    """
+    if path is None or str(path) == "-":
+        return
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; name a file with -o")
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: cannot be written: there is no folder {path.parent}")
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"{path}: cannot be written: {path.parent} is not to be written in")
+
+
 def write_result(data: str | bytes, path: Path | None) -> None:
     """Write to stdout (None or ``-``), or to a temporary name that is then renamed to ``path``.
 
@@ -188,8 +210,7 @@ def write_result(data: str | bytes, path: Path | None) -> None:
         else:
             sys.stdout.buffer.write(raw)
         return
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder; name a file with -o")
+    check_writable(path)
     temporary = None
     try:
         with tempfile.NamedTemporaryFile(

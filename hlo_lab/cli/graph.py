@@ -13,6 +13,7 @@ from hlo_lab.cli.common import (
     Quiet,
     Target,
     TimeLimit,
+    check_writable,
     note,
     progress,
     write_result,
@@ -76,6 +77,7 @@ def graph(
     from hlo_lab.api.graph import graph as draw
 
     chosen = choose_format(output, format)
+    check_writable(output)
     with progress(f"reading {source}") as step:
         drawn = draw(
             source,

@@ -24,6 +24,7 @@ MAX_NODES = 200
 _FOLDED_NODES = 60  # a folded drawing is an overview, which fewer boxes make better
 COLOURS = ("kind", "cost")
 _PRESENCE = 0.1  # all instructions together against all time, when choosing what to open
+_NESTED = 6  # clusters of scopes inside one another
 _NAME_WIDTH = 34
 _SHAPE_WIDTH = 40
 
@@ -286,7 +287,7 @@ class _Builder:
                 for scope, deeper in itertools.pairwise(inner)
                 if shared[deeper] < shared[scope]
             ] + inner[-1:]
-            out[path] = (*homes[path[0]], *("/".join(scope[1:]) for scope in telling))
+            out[path] = (*homes[path[0]], *("/".join(scope[1:]) for scope in telling[:_NESTED]))
         return out
 
     def _home(self, computation: int) -> Path:

@@ -24,6 +24,7 @@ Path = tuple[str, ...]
 _NUMBERED = re.compile(r"(.*?)(\d+)(\D*)")
 _TOKEN = re.compile(r"\['?([^'\]]*)'?\]|\.")
 _FEWEST_LAYERS = 3
+_DEEPEST = 40  # parts of an op_name that are looked at
 _REFINEMENTS = 3  # rounds of looking at operands where there are no op_names
 
 
@@ -104,7 +105,10 @@ def scope_tokens(op_name: str) -> Path:
     parts.append(op_name[start:])
     if len(parts) == 1:
         parts = [part for part in _TOKEN.split(parts[0]) if part]
-    return tuple(part for part in parts if part)
+    parts = [part for part in parts if part]
+    if len(parts) > _DEEPEST:
+        parts = [*parts[: _DEEPEST - 1], parts[-1]]
+    return tuple(parts)
 
 
 def _scopes(module: Module, plain: Plain) -> dict[int, Path]:
