@@ -149,7 +149,7 @@ def _details(change: Change) -> list[Block]:
     pairs = []
     if change.seconds and change.kind is not Kind.NO_EFFECT:
         sign = "+" if change.seconds > 0 else "-"
-        pairs.append(("estimated", f"{sign}{format_seconds(abs(change.seconds))} per call"))
+        pairs.append(("kernels", f"{sign}{format_seconds(abs(change.seconds))} per call"))
     if change.cause:
         pairs.append(("cause", change.cause))
     for name, side in (("before", change.before), ("after", change.after)):

@@ -15,7 +15,7 @@ from hlo_lab.diff.digest import computation_digests
 from hlo_lab.diff.flatten import FlatGraph, flatten
 from hlo_lab.diff.fusions import fusion_changes, repeat_change
 from hlo_lab.diff.header import header_changes, header_notes
-from hlo_lab.diff.labels import has_elided_constants, label
+from hlo_lab.diff.labels import by_argument_name, has_elided_constants, label
 from hlo_lab.diff.match import Matching, match
 from hlo_lab.diff.pairs import PairChanges
 from hlo_lab.diff.places import histogram
@@ -78,6 +78,7 @@ def _compare(a: Module, b: Module, machine: Machine) -> DiffResult:
 
     cost_b = cost(b, machine)
     figures = deltas(metrics(a, cost_a), metrics(b, cost_b))
+    by_argument_name(a, labels_a, b, labels_b)
     matching = match(flatten(a, labels_a, digests_a), flatten(b, labels_b, digests_b))
     notes += list(dict.fromkeys(matching.a.notes + matching.b.notes))
     pairs = PairChanges(matching)

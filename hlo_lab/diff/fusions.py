@@ -10,7 +10,7 @@ import numpy as np
 from hlo_lab.diff.flatten import FREE, FlatGraph
 from hlo_lab.diff.labels import canonical_attributes
 from hlo_lab.diff.match import Matching
-from hlo_lab.diff.places import first_line, histogram, operations, side
+from hlo_lab.diff.places import first_line, histogram, operations, side, times
 from hlo_lab.diff.result import Change, Kind
 
 _SHOWN = 3  # fusions named on each side of a summary
@@ -151,19 +151,41 @@ def _moved(
     for found in folded.values():
         moved = {node for before, _ in found for group in before for node in kernels_a[group][0]}
         moved |= {node for _, after in found for group in after for node in kernels_b[group][0]}
-        yield _change(matching, _moved_summary(matching, found), sorted(moved), len(found))
+        yield _change(
+            matching,
+            _moved_summary(matching, found, kernels_a, kernels_b),
+            sorted(moved),
+            len(found),
+        )
 
 
-def _moved_summary(matching: Matching, found: list[tuple[list[int], list[int]]]) -> str:
+def _moved_summary(
+    matching: Matching,
+    found: list[tuple[list[int], list[int]]],
+    kernels_a: dict[int, Kernel],
+    kernels_b: dict[int, Kernel],
+) -> str:
     before, after = found[0]
-    text = f"{_kernels_text(matching.a, before)} -> {_kernels_text(matching.b, after)}"
-    return f"fusion boundaries moved: {text}" + (f" (x {len(found)})" if len(found) > 1 else "")
+    if len(before) == len(after) == 1:
+        old, new = kernels_a[before[0]][0], kernels_b[after[0]][0]
+        parts = [
+            f"{verb} {histogram([matching.a.opcode[node] for node in nodes])}"
+            for verb, nodes in (("also computes", new - old), ("no longer computes", old - new))
+            if nodes
+        ]
+        text = f"{_names(matching.b, after)} {' and '.join(parts)}"
+    else:
+        text = f"{_kernels_text(matching.a, before)} -> {_kernels_text(matching.b, after)}"
+    return f"fusion boundaries moved: {text}{times(len(found))}"
 
 
 def _kernels_text(graph: FlatGraph, groups: list[int]) -> str:
+    return f"{len(groups)} kernel{'s' if len(groups) > 1 else ''} ({_names(graph, groups)})"
+
+
+def _names(graph: FlatGraph, groups: list[int]) -> str:
     names = [graph.module.instruction_names[i] for i in graph.group_instruction[sorted(groups)]]
-    shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
-    return f"{len(names)} kernel{'s' if len(names) > 1 else ''} ({shown})"
+    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
 
 
 def _change(matching: Matching, summary: str, nodes: list[int], repeats: int) -> Change:

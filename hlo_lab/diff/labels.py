@@ -150,6 +150,33 @@ def label(module: Module, *, elided: bool = False) -> Labels:
     return Labels(out, rank[inverse], kind[inverse], layout[inverse], elided)
 
 
+def by_argument_name(a: Module, labels_a: Labels, b: Module, labels_b: Labels) -> None:
+    """Label the arguments of two programs by name, where their numbers do not fit.
+
+    An argument that is new in the middle (one more layer) shifts the numbers of those
+    behind it. JAX names every argument by its path in ``op_name``; where both sides have
+    distinct names and the shapes by position differ, the names are what pairs them.
+    """
+    sides = [_arguments(module) for module in (a, b)]
+    shapes = [
+        [str(m.shapes[m.shape[row]].without_layout()) for row in rows]
+        for m, (rows, _) in zip((a, b), sides, strict=True)
+    ]
+    if shapes[0] == shapes[1]:
+        return
+    if not all(all(names) and len(set(names)) == len(names) for _, names in sides):
+        return
+    for labels, (rows, names), texts in zip((labels_a, labels_b), sides, shapes, strict=True):
+        for row, name, shape in zip(rows, names, texts, strict=True):
+            labels.exact[row] = hash64(shape, "argument", name)
+
+
+def _arguments(module: Module) -> tuple[list[int], list[str]]:
+    """Rows of the entry's parameters in the order of their numbers, and their op_names."""
+    rows = [parameter.index for parameter in module.entry_computation.parameters]
+    return rows, [module.metadatas[module.metadata[row]].op_name for row in rows]
+
+
 def canonical_literal(text: str, dtype: str = "") -> str:
     """A literal without blanks and comments, its numbers as the element type holds them.
 

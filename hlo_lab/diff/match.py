@@ -1,6 +1,7 @@
 """Which node of one flat graph is which node of the other.
 
-1. Nodes whose whole operand tree is equal (a Merkle hash over exact labels) and unique.
+1. Nodes whose whole operand tree is equal (a Merkle hash over exact labels) and unique,
+   constants and what is built from them apart: those follow their users.
 2. At three levels of detail (exact shapes, then rank alone, then without element type):
    neighbourhood labels of up to ``RADIUS`` hops in both directions, the widest first,
    where a label must be unique in both graphs. Pairs found so far are anchors: each has a
@@ -87,7 +88,7 @@ def _splits(a: FlatGraph, b: FlatGraph, to_b: Ints, to_a: Ints) -> list[tuple[in
     """(x, y): y of b has no partner, and x has fewer instances in b than in a."""
     found = np.nonzero(to_b >= 0)[0]
     surplus = found[a.count[found] > b.count[to_b[found]]]
-    left = np.nonzero(to_a < 0)[0]
+    left = np.nonzero((to_a < 0) & (np.diff(b.start) > 0))[0]  # every constant looks alike
     if not len(surplus) or not len(left):
         return []
     spare = (a.count - np.where(to_b >= 0, b.count[to_b], 0)).tolist()
@@ -194,8 +195,10 @@ class _Matcher:
 
     def run(self) -> None:
         a, b = self.a, self.b
-        every_a, every_b = np.arange(len(a)), np.arange(len(b))
-        self._unique(every_a, merkle(a, a.exact), every_b, merkle(b, b.exact), paired=False)
+        # constants are told apart by who uses them: halving 2 and 4 gives 1 and 2
+        some_a, some_b = np.nonzero(~a.constant)[0], np.nonzero(~b.constant)[0]
+        tree_a, tree_b = merkle(a, a.exact)[some_a], merkle(b, b.exact)[some_b]
+        self._unique(some_a, tree_a, some_b, tree_b, paired=False)
         for name in ("exact", "rank", "kind"):
             label_a, label_b = getattr(a, name), getattr(b, name)
             for _ in range(ROUNDS):
@@ -231,6 +234,9 @@ class _Matcher:
         nodes_b, wide_b = _neighbourhoods(self.b, label_b, self.to_a, anchor_b, frozen)
         for radius in range(RADIUS, 0, -1):
             open_a, open_b = self.to_b[nodes_a] < 0, self.to_a[nodes_b] < 0
+            if frozen:
+                open_a &= ~self.a.constant[nodes_a]
+                open_b &= ~self.b.constant[nodes_b]
             self._unique(
                 nodes_a[open_a], wide_a[radius][open_a],
                 nodes_b[open_b], wide_b[radius][open_b], paired=radius >= paired_from,
@@ -323,6 +329,8 @@ class _Matcher:
                 shape_x = shapes_a[a.module.shape[a.instruction[x]]]
                 shape_y = shapes_b[b.module.shape[b.instruction[y]]]
                 replaced = a.opcode[user_a[row]] != b.opcode[user]
+                if a.constant[x] and (replaced or a.constant[user_a[row]]):
+                    continue  # the constants of another formula, not other values
                 if (
                     shape_x.dims == shape_y.dims
                     and shape_x.is_tuple == shape_y.is_tuple

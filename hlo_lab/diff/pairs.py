@@ -55,6 +55,11 @@ class PairChanges:
             self._by_value(pair)
         for pair in np.nonzero(layout & ~exact)[0].tolist():
             self._by_layout(pair)
+        numbers = [g.module.parameter_number[g.instruction] for g in (self.a, self.b)]
+        for pair in np.nonzero(numbers[0][x] != numbers[1][y])[0].tolist():
+            if int(x[pair]) not in self.replaced:
+                self._attribute["parameter", "number", "", ""].append(pair)
+                self.differing.add(int(x[pair]))
 
     def _instructions(self, pair: int) -> tuple[int, int]:
         return int(self.a.instruction[self.x[pair]]), int(self.b.instruction[self.y[pair]])
@@ -109,9 +114,6 @@ class PairChanges:
                 elif not explained:
                     self._shape[frozenset((ratio,))].append(pair)
                 explained = True
-        elif a.parameter_number[at] != b.parameter_number[bt]:
-            self._attribute["parameter", "number", "", ""].append(pair)
-            explained = True
         if explained:
             self.differing.add(int(self.x[pair]))
 
@@ -142,7 +144,8 @@ class PairChanges:
         for (opcode, name, old, new), pairs in self._attribute.items():
             summary = f"{opcode}: {name} {_short(old)} -> {_short(new)}"
             if name == "number":
-                summary = f"{operations(len(pairs))} with another parameter number"
+                noun = "1 argument" if len(pairs) == 1 else f"{len(pairs)} arguments"
+                summary = f"{noun} at another position"
             elif len(pairs) > 1:
                 summary += f" in {operations(len(pairs))}"
             yield self._change(Kind.ATTRIBUTE, summary, pairs)

@@ -70,7 +70,7 @@ def _operand_sums(graph: FlatGraph, partner: Ints | None) -> Hashes:
 def structural_changes(
     matching: Matching, replaced: list[int], rewired: list[int], attached: list[int]
 ) -> Iterator[Change]:
-    """The groups, equal ones folded, groups of one kind at one source line merged."""
+    """The groups, equal ones folded."""
     folded: defaultdict[tuple[object, ...], list[_Group]] = defaultdict(list)
     for group in _groups(matching, replaced, rewired, attached):
         folded[_signature(matching, group)].append(group)
@@ -131,10 +131,7 @@ def _groups(
 
 
 def _signature(matching: Matching, group: _Group) -> tuple[object, ...]:
-    """Equal for the same edit in several layers.
-
-    Groups of one operation each fold by kind and source line instead, whatever they are.
-    """
+    """Equal for the same edit in several layers."""
     a, b = matching.a, matching.b
 
     def ranks(graph: FlatGraph, nodes: list[int]) -> tuple[tuple[int, int], ...]:

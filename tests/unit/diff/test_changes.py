@@ -113,6 +113,47 @@ ENTRY e {
     assert (result.added, result.removed) == (0, 0)
 
 
+def test_constants_follow_their_users() -> None:
+    text = """\
+HloModule m
+ENTRY e {
+  p = f32[] parameter(0)
+  four = f32[] constant(4)
+  two = f32[] constant(2)
+  m = f32[] multiply(p, four)
+  ROOT a = f32[] add(m, two)
+}
+"""
+    result = edited(("constant(2)", "constant(1)"), ("constant(4)", "constant(2)"), text=text)
+    assert sorted(change.summary for change in result.changes) == [
+        "constant 2 -> 1",
+        "constant 4 -> 2",
+    ]
+    assert (result.added, result.removed) == (0, 0)
+
+
+def test_arguments_pair_by_name_where_one_is_new_in_the_middle() -> None:
+    text = """\
+HloModule m
+ENTRY e {
+  p = f32[8]{0} parameter(0), metadata={op_name="params['a']"}
+  q = f32[8]{0} parameter(1), metadata={op_name="params['c']"}
+  n = f32[8]{0} negate(p)
+  ROOT s = f32[8]{0} subtract(n, q)
+}
+"""
+    after = text.replace("parameter(1)", "parameter(2)").replace(
+        "  n =",
+        "  b = f32[8]{0} parameter(1), metadata={op_name=\"params['b']\"}\n"
+        "  pb = f32[8]{0} subtract(p, b)\n  n =",
+    ).replace("negate(p)", "negate(pb)")  # fmt: skip
+    result = compare(text, after)
+    assert sorted((str(change.kind), change.summary) for change in result.changes) == [
+        ("added", "2 operations added: 1 subtract at params['b']"),
+        ("attribute", "1 argument at another position"),
+    ]
+
+
 def test_element_types() -> None:
     result = edited(("f32[4,8]", "bf16[4,8]"))
     assert only(result).startswith("f32 -> bf16 in ")
