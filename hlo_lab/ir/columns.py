@@ -62,9 +62,7 @@ def intern(table: dict[K, int], values: Sequence[K]) -> Iterable[int]:
     return map(table.__getitem__, values)
 
 
-def guarded(
-    decode: Callable[[Any], T], what: str, path: str | Path | None
-) -> Callable[[Any], T]:
+def guarded(decode: Callable[[Any], T], what: str, path: str | Path | None) -> Callable[[Any], T]:
     """``decode`` of a table's raw entry, which tells a damaged one as a ``ReadError``."""
 
     def checked(raw: Any) -> T:
@@ -263,7 +261,9 @@ class Columns:
                 at = index.get(name)
                 if at is None:
                     user = raw_names[row]
-                    message = f"unknown operand {name[:60]!r} of {user!r}, in the computation ending here"
+                    message = (
+                        f"unknown operand {name[:60]!r} of {user!r}, in the computation ending here"
+                    )
                     raise ReadError(message, self.path, line)
                 flat.append(at)
         return flat, counts

@@ -18,8 +18,22 @@ from hlo_lab.ir.source import Metadata
 from hlo_lab.ir.table import LazyMap, LazyTable
 
 _SIDE_EFFECTS = frozenset(
-    "send send-done recv recv-done infeed outfeed rng rng-get-and-update-state domain "
-    "partition-id replica-id async-start async-update async-done".split()
+    [
+        "send",
+        "send-done",
+        "recv",
+        "recv-done",
+        "infeed",
+        "outfeed",
+        "rng",
+        "rng-get-and-update-state",
+        "domain",
+        "partition-id",
+        "replica-id",
+        "async-start",
+        "async-update",
+        "async-done",
+    ]
 )
 
 

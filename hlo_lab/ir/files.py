@@ -9,7 +9,7 @@ import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from hlo_lab.errors import NotFoundError, ReadError
 from hlo_lab.ir.module import Module
@@ -110,10 +110,10 @@ def _decoded(chunks: Iterator[bytes]) -> Iterator[str]:
 
 
 def _open(name: str) -> BinaryIO:
-    raw: BinaryIO = sys.stdin.buffer if name == "-" else Path(name).open("rb")
+    raw: BinaryIO = sys.stdin.buffer if name == "-" else Path(name).open("rb")  # noqa: SIM115
     buffered = raw if isinstance(raw, io.BufferedReader) else io.BufferedReader(raw)  # type: ignore[type-var]
     if buffered.peek(2)[:2] == b"\x1f\x8b":
-        return _Gunzip(buffered)
+        return cast(BinaryIO, _Gunzip(buffered))
     return buffered
 
 

@@ -262,7 +262,8 @@ class Instruction:
 
     @property
     def opcode(self) -> str:
-        return self.module.opcodes[self.module.opcode[self.index]]
+        opcode: str = self.module.opcodes[self.module.opcode[self.index]]
+        return opcode
 
     @property
     def shape(self) -> Shape:
@@ -413,9 +414,7 @@ def _views(module: Module, start: Ints, target: Ints, index: int) -> list[Instru
     return [Instruction(module, row) for row in rows]
 
 
-def compressed_rows(
-    entries: Sequence[tuple[int, ...]], count: int
-) -> tuple[Ints, list[Ints]]:
+def compressed_rows(entries: Sequence[tuple[int, ...]], count: int) -> tuple[Ints, list[Ints]]:
     """Edges as rows, from (instruction, member) or (instruction, member, member) entries.
 
     Returns start int64[count + 1], and the first and last member int64[len(entries)], in

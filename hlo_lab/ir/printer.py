@@ -58,15 +58,15 @@ def _instructions(
         if opcode == "parameter":
             arguments = str(module.parameter_number[at])
         elif opcode == "constant":
-            arguments = literals[at] if at in literals else "{...}"
+            arguments = literals.get(at, "{...}")
         else:
             low, high = (start[at - first + i] - start[0] for i in (0, 1))
             arguments = ", ".join(["%" + names[i] for i in operand[low:high]])
         line = "  ROOT %" if at == root else "  %"
         line += f"{names[at]} = {shapes[module.shape[at]]} {opcode}({arguments})"
         for part in (
-            _callees(module, at),
             tails["attributes"][module.attribute[at]],
+            _callees(module, at),
             _controls(module, at),
             tails["metadatas"][module.metadata[at]],
         ):
@@ -83,11 +83,19 @@ def _callees(module: Module, at: int) -> str:
         by_role.setdefault(ROLES[module.callee_role[row]], []).append(name)
     parts = []
     for role, names in by_role.items():
-        if role in _LISTS or len(names) > 1:
+        if role == "branch_computations" and len(names) == 2 and _on_flag(module, at):
+            parts.append(f"true_computation={names[0]}, false_computation={names[1]}")
+        elif role in _LISTS or len(names) > 1:
             parts.append(f"{role}={{{', '.join(names)}}}")
         else:
             parts.append(f"{role}={names[0]}")
     return ", ".join(parts)
+
+
+def _on_flag(module: Module, at: int) -> bool:
+    """Whether a conditional chooses by a pred, whose branches XLA's parser wants by name."""
+    operand = module.operand[module.operand_start[at]]
+    return bool(module.shapes[module.shape[operand]].dtype == "pred")
 
 
 def _controls(module: Module, at: int) -> str:

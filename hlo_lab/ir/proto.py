@@ -33,16 +33,27 @@ from hlo_lab.ir.table import LazyMap, LazyTable
 _BATCH_BYTES = 4 << 20
 _ROWS = 4096  # instructions turned into columns at once, so that memory stays low
 T = TypeVar("T")
-_NAMES = re.compile(rf"(?:{NAME} )*+", re.A)
-_OPCODES = re.compile(r"(?:[a-z][\w\-]* )*+", re.A)
+_NAMES = re.compile(rf"(?:{NAME}\n)*+", re.A)
+_OPCODES = re.compile(r"(?:[a-z][\w\-]*\n)*+", re.A)
 _FIELDS = attrgetter(
     "id", "name", "opcode", "shape", "metadata", "operand_ids", "control_predecessor_ids",
     "called_computation_ids", "literal", "parameter_number",
 )  # fmt: skip
 _ROLE = {name: number for number, name in enumerate(ROLES)}
 _TO_APPLY = frozenset(
-    "call map reduce reduce-window all-reduce all-reduce-start reduce-scatter scatter sort "
-    "topk scan".split()
+    [
+        "call",
+        "map",
+        "reduce",
+        "reduce-window",
+        "all-reduce",
+        "all-reduce-start",
+        "reduce-scatter",
+        "scatter",
+        "sort",
+        "topk",
+        "scan",
+    ]
 )
 
 
@@ -62,8 +73,14 @@ def read_proto(data: bytes, path: str | Path | None = None) -> Module:
     Raises:
         ReadError: not such a proto, cut, or its ids do not add up.
     """
-    with pause_gc():
-        return _Reader(_module_message(data, path), path).module()
+    try:
+        with pause_gc():
+            return _Reader(_module_message(data, path), path).module()
+    except ReadError:
+        if b"/host:metadata" in data:
+            what = "this is a profile (XSpace), not a module: give the HLO itself"
+            raise ReadError(what, path) from None
+        raise
 
 
 def _module_message(data: bytes, path: str | Path | None) -> Any:
@@ -164,13 +181,13 @@ class _Reader:
             ("computation", self.computation_names, _NAMES),
             ("opcode", list(self.opcodes), _OPCODES),
         ):
-            if valid.fullmatch(" ".join(used) + " ") is None:
-                bad = next((name for name in used if not valid.fullmatch(f"{name} ")), "")
+            if valid.fullmatch("\n".join(used) + "\n") is None:
+                bad = next((name for name in used if not valid.fullmatch(f"{name}\n")), "")
                 self.fail(f"a damaged {what} name: {bad[:40]!r}")
 
     def _append(self, rows: list[tuple[Any, ...]], rests: list[bytes]) -> None:
-        ids, names, opcodes, shapes, metadatas, operands, controls, callees, literals, numbers = zip(
-            *rows, strict=True
+        ids, names, opcodes, shapes, metadatas, operands, controls, callees, literals, numbers = (
+            zip(*rows, strict=True)
         )
         first = len(self.names)
         self.names += names
@@ -234,9 +251,7 @@ class _Reader:
             self.fail("two instructions have the same id")
         self.computation_of = np.repeat(np.arange(len(self.start) - 1), np.diff(self.start))
         self.operand_start, self.operand = self._targets(self.operands, "operand")
-        self.control_start, self.control = self._targets(
-            self.controls, "control predecessor"
-        )
+        self.control_start, self.control = self._targets(self.controls, "control predecessor")
         consumer = np.repeat(np.arange(count), np.diff(self.operand_start))
         late = self.operand >= consumer
         late |= self.computation_of[self.operand] != self.computation_of[consumer]
@@ -313,7 +328,10 @@ class _Reader:
             instruction_names=self.names,
             opcodes=opcodes,
             opcode=opcode,
-            shapes=LazyTable(list(self.shapes), guarded(_caught(lambda raw: decode_shape(raw).checked()), "shape", self.path)),
+            shapes=LazyTable(
+                list(self.shapes),
+                guarded(_caught(lambda raw: decode_shape(raw).checked()), "shape", self.path),
+            ),
             shape=as_ints(self.shape),
             operand_start=self.operand_start,
             operand=self.operand,
@@ -326,7 +344,7 @@ class _Reader:
             attributes=LazyTable(
                 list(self.attributes),
                 guarded(
-                    _caught(lambda raw: decode_attributes(*raw, payloads)),
+                    _caught(lambda raw: decode_attributes(raw[0], raw[1], payloads)),
                     "attribute list",
                     self.path,
                 ),

@@ -18,13 +18,37 @@ from hlo_lab.ir.source import quoted
 
 Attributes = dict[str, str]
 _DIMENSIONS = frozenset(
-    "reverse concatenate reduce transpose broadcast map sort all-gather all-gather-start "
-    "all-to-all reduce-scatter get-dimension-size set-dimension-size scan".split()
+    [
+        "reverse",
+        "concatenate",
+        "reduce",
+        "transpose",
+        "broadcast",
+        "map",
+        "sort",
+        "all-gather",
+        "all-gather-start",
+        "all-to-all",
+        "reduce-scatter",
+        "get-dimension-size",
+        "set-dimension-size",
+        "scan",
+    ]
 )
 _ASYNC = frozenset(("async-start", "async-update", "async-done"))
 _COLLECTIVES = frozenset(
-    "all-gather all-gather-start all-reduce all-reduce-start all-to-all ragged-all-to-all "
-    "reduce-scatter collective-broadcast collective-permute collective-permute-start".split()
+    [
+        "all-gather",
+        "all-gather-start",
+        "all-reduce",
+        "all-reduce-start",
+        "all-to-all",
+        "ragged-all-to-all",
+        "reduce-scatter",
+        "collective-broadcast",
+        "collective-permute",
+        "collective-permute-start",
+    ]
 )
 _HOST = frozenset(("send", "send-done", "recv", "recv-done"))
 

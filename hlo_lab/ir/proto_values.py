@@ -137,7 +137,6 @@ def decode_metadata(raw: bytes) -> Metadata:
     )
 
 
-
 # ---- literals
 
 

@@ -149,7 +149,9 @@ class Shape:
         if self.is_tuple:
             return f"({', '.join(map(str, self.elements))})"
         flags = self.dynamic or (False,) * len(self.dims)
-        dims = ",".join(f"<={d}" if dyn else str(d) for d, dyn in zip(self.dims, flags, strict=True))
+        dims = ",".join(
+            f"<={d}" if dyn else str(d) for d, dyn in zip(self.dims, flags, strict=True)
+        )
         layout = f"{{{self.layout}}}" if self.layout else ""
         return f"{self.dtype}[{dims}]{layout}"
 

@@ -67,7 +67,9 @@ def _name(table: list[str], number: int) -> str:
     return table[number - 1] if 0 < number <= len(table) else ""
 
 
-_FIELD = re.compile(r'(\w+)=("(?:[^"\\]|\\.)*"|\{(?:[^{}"]|"(?:[^"\\]|\\.)*"|\{[^{}]*\})*\}|[^\s,{}]+)')
+_FIELD = re.compile(
+    r'(\w+)=("(?:[^"\\]|\\.)*"|\{(?:[^{}"]|"(?:[^"\\]|\\.)*"|\{[^{}]*\})*\}|[^\s,{}]+)'
+)
 _ESCAPE = re.compile(rb"\\(x[0-9a-fA-F]{2}|[0-7]{3}|.)", re.S)
 _SPECIAL = re.compile(r"[\"'\\]")
 _ESCAPED = {b"n": b"\n", b"t": b"\t", b"r": b"\r"}

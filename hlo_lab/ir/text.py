@@ -70,9 +70,7 @@ def pick_module(modules: list[Module], which: str | None, path: str | Path | Non
     raise ReadError(f"{held}; {reason} {which!r}: pick one by number, #1 is the first", path)
 
 
-def read_text_modules(
-    text: str | Iterable[str], path: str | Path | None = None
-) -> list[Module]:
+def read_text_modules(text: str | Iterable[str], path: str | Path | None = None) -> list[Module]:
     """Read every module in HLO text, given whole or in pieces (lines or chunks).
 
     A module that is cut inside a computation or before its ENTRY still reads, with a
@@ -263,6 +261,9 @@ class _Reader:
             if tail.group(1):
                 self.columns.threads[len(self.columns.computation_names) - 1] = tail.group(1)
             self._close()
+            return
+        if line[-1] != "\n":  # the text ends in the middle of it
+            self.pending.append(line)
             return
         if not _STARTS_INSTRUCTION.match(line):
             self.fail(f"not an instruction: {stripped[:60]!r}")

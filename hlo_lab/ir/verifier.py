@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 
@@ -17,7 +18,9 @@ _OPERAND_COUNTS = {
     "subtract": 2, "divide": 2, "maximum": 2, "minimum": 2, "compare": 2, "select": 3, "clamp": 3,
     "pad": 2, "convolution": 2, "gather": 2, "slice": 1, "iota": 0, "constant": 0, "parameter": 0,
 }  # fmt: skip
-_SAME_SHAPE = frozenset("add subtract multiply divide maximum minimum negate copy".split())
+_SAME_SHAPE = frozenset(
+    ["add", "subtract", "multiply", "divide", "maximum", "minimum", "negate", "copy"]
+)
 
 
 def verify(module: Module) -> None:
@@ -55,7 +58,8 @@ def _tables(module: Module) -> Iterator[str]:
     if len(start) != computations + 1 or start[0] != 0 or start[-1] != count:
         yield "the computations do not cover the instructions"
     elif (np.diff(start) <= 0).any():
-        yield f"computation {module.computation_names[int((np.diff(start) <= 0).argmax())]!r} is empty"
+        empty = module.computation_names[int((np.diff(start) <= 0).argmax())]
+        yield f"computation {empty!r} is empty"
     elif ((module.computation_root < start[:-1]) | (module.computation_root >= start[1:])).any():
         yield "a root lies outside its computation"
     if not 0 <= module.entry < computations:
@@ -84,7 +88,7 @@ def _names(module: Module) -> Iterator[str]:
     if len(set(module.computation_names)) < len(module.computation_names):
         yield "two computations have the same name"
     start = module.computation_start.tolist()
-    for first, last in zip(start, start[1:], strict=False):
+    for first, last in pairwise(start):
         names = module.instruction_names[first:last]
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
@@ -97,7 +101,7 @@ def _parameters(module: Module) -> Iterator[str]:
         at = int((is_parameter != (module.parameter_number >= 0)).argmax())
         yield f"{module.instruction_names[at]!r}: opcode and parameter number disagree"
     start = module.computation_start.tolist()
-    for number, (first, last) in enumerate(zip(start, start[1:], strict=False)):
+    for number, (first, last) in enumerate(pairwise(start)):
         numbers = module.parameter_number[first:last]
         numbers = np.sort(numbers[numbers >= 0])
         if not np.array_equal(numbers, np.arange(len(numbers))):
