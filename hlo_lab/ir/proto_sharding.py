@@ -110,7 +110,7 @@ def mesh_text(mesh: Any) -> str:
     if mesh.HasField("iota_transform"):
         transform = mesh.iota_transform
         iota = iota_text(transform.reshape_dims, transform.transpose_perm)
-        text += f", device_ids=({iota})"
+        text += f", device_ids=({iota.removeprefix('<=')})"
     elif mesh.device_ids:
         text += f", device_ids=({','.join(map(str, mesh.device_ids))})"
     return text
