@@ -61,7 +61,8 @@ def _summary(analysis: Analysis) -> list[Block]:
         split += f"; {format_bytes(memory.alias_bytes)} of the outputs reuse arguments"
     counts = (
         f"{format_count(figures['instructions'])} in "
-        f"{format_count(figures['computations'])} computations, "
+        f"{format_count(figures['computations'])} "
+        f"computation{'s' if figures['computations'] != 1 else ''}, "
         f"{format_count(figures['fusions'])} of them fusions"
     )
     pairs = [

@@ -97,7 +97,7 @@ def list_document(infos: Sequence[PassInfo]) -> dict[str, Any]:
         }
         for info in infos
     ]
-    return {"schema": f"{SCHEMA}/{SCHEMA_VERSION}", "passes": rows}
+    return {"schema": SCHEMA, "schema_version": SCHEMA_VERSION, "passes": rows}
 
 
 def list_report(infos: Sequence[PassInfo]) -> Report:
@@ -110,7 +110,8 @@ def list_report(infos: Sequence[PassInfo]) -> Report:
 def show_document(info: PassInfo) -> dict[str, Any]:
     """The document of ``passes show --format json``."""
     return {
-        "schema": f"{SCHEMA}/{SCHEMA_VERSION}",
+        "schema": SCHEMA,
+        "schema_version": SCHEMA_VERSION,
         "code": info.code,
         "name": info.name,
         "summary": info.summary,

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from syrupy.assertion import SnapshotAssertion
 
 HLO = """\
 HloModule step, is_scheduled=true
@@ -96,3 +97,10 @@ def test_a_large_module_is_quick(corpus: Path, folder: Path) -> None:
     seconds, mebibytes = map(float, done.stderr.split()[-2:])
     assert "43,714" in done.stdout
     assert seconds < 6 and mebibytes < 500  # twice the goal for time: the machine is shared
+
+
+@pytest.mark.parametrize("format", ["text", "md"])
+def test_what_users_read(folder: Path, format: str, snapshot: SnapshotAssertion) -> None:
+    """On a machine whose figures are in a file, so that the estimates are the same anywhere."""
+    done = analyze(folder, "m.hlo", "--target", "gpu:h100", "--pass", "sharding", "-f", format)
+    assert done.stdout == snapshot

@@ -36,7 +36,7 @@ def test_list(tmp_path: Path) -> None:
 
 def test_list_as_json(tmp_path: Path) -> None:
     document = json.loads(run("list", "--format", "json", cwd=tmp_path).stdout)
-    assert document["schema"] == "hlo-lab/passes/1"
+    assert (document["schema"], document["schema_version"]) == ("hlo-lab/passes", 1)
     first = document["passes"][0]
     assert (first["code"], first["name"], first["origin"]) == ("FUS001", "fusion", "bundled")
 
