@@ -224,14 +224,17 @@ def _sources(
     progress: Progress,
 ) -> _Sides:
     sides = []
+    notes = []
     for source in (a, b):
         loaded = load(source, target=target, args=args, time_limit=time_limit, progress=progress)
         module = loaded.module
-        if loaded.bundle is not None and stage != "hlo-after":
-            module = loaded.bundle.module(stage)
+        if stage != "hlo-after":
+            if loaded.bundle is not None:
+                module = loaded.bundle.module(stage)
+            else:
+                notes.append(f"{loaded.label}: one HLO file has one stage, taken as it is")
         sides.append((_Side(loaded.label, module, loaded.bundle), loaded.target))
     (before, target_a), (after, target_b) = sides
-    notes = []
     if target_a != target_b:
         notes.append(f"compiled for different targets: {target_a} and {target_b}")
     return _Sides(before, after, target_b, notes)

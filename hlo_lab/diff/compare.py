@@ -83,7 +83,8 @@ def _compare(a: Module, b: Module, machine: Machine) -> DiffResult:
     notes += list(dict.fromkeys(matching.a.notes + matching.b.notes))
     pairs = PairChanges(matching)
     rewired, attached = rewired_pairs(matching)
-    rewired = [node for node in rewired if node not in set(pairs.replaced)]
+    replaced = set(pairs.replaced)
+    rewired = [node for node in rewired if node not in replaced]
     changes = [*header_changes(a, b), *pairs.changes()]
     changes += structural_changes(matching, pairs.replaced, rewired, attached)
     changes += fusion_changes(matching)
@@ -98,7 +99,7 @@ def _compare(a: Module, b: Module, machine: Machine) -> DiffResult:
         Verdict.CHANGED if changed else Verdict.EQUIVALENT,
         figures,
         matched=len(found) + len(matching.split),
-        changed=len(pairs.differing | set(pairs.replaced) | set(rewired)),
+        changed=len(pairs.differing | replaced | set(rewired)),
         added=len(left_b),
         removed=len(left_a),
         changes=_by_cost(changes, matching, cost_a, cost_b),

@@ -312,17 +312,22 @@ class _Matcher:
         a, b = self.a, self.b
         (start_a, user_a, slot_a), _ = _neighbour_lists(a)
         start_b, operand_b, slot_b = b.start.tolist(), b.operand.tolist(), b.slot.tolist()
+        by_slot: dict[int, defaultdict[int, list[int]]] = {}  # user of b to slot to operands
+
+        def operands_at(user: int, slot: int) -> list[int]:
+            if user not in by_slot:
+                slots = by_slot[user] = defaultdict(list)
+                for edge in range(start_b[user], start_b[user + 1]):
+                    slots[slot_b[edge]].append(operand_b[edge])
+            return [node for node in by_slot[user][slot] if self.to_a[node] < 0]
+
         shapes_a, shapes_b = a.module.shapes, b.module.shapes
         for x in np.nonzero(self.to_b < 0)[0].tolist()[::-1]:
             for row in range(start_a[x], start_a[x + 1]):
                 user = int(self.to_b[user_a[row]])
                 if user < 0 or slot_a[row] >= REDUCER_SLOT:
                     continue
-                free = [
-                    operand_b[e]
-                    for e in range(start_b[user], start_b[user + 1])
-                    if slot_b[e] == slot_a[row] and self.to_a[operand_b[e]] < 0
-                ]
+                free = operands_at(user, slot_a[row])
                 if len(free) != 1:
                     continue
                 y = free[0]

@@ -56,8 +56,9 @@ class PairChanges:
         for pair in np.nonzero(layout & ~exact)[0].tolist():
             self._by_layout(pair)
         numbers = [g.module.parameter_number[g.instruction] for g in (self.a, self.b)]
+        replaced = set(self.replaced)
         for pair in np.nonzero(numbers[0][x] != numbers[1][y])[0].tolist():
-            if int(x[pair]) not in self.replaced:
+            if int(x[pair]) not in replaced:
                 self._attribute["parameter", "number", "", ""].append(pair)
                 self.differing.add(int(x[pair]))
 
