@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import re
 from array import array
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from operator import attrgetter
+from operator import attrgetter, methodcaller
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -35,10 +36,50 @@ _ROWS = 4096  # instructions turned into columns at once, so that memory stays l
 T = TypeVar("T")
 _NAMES = re.compile(rf"(?:{NAME}\n)*+", re.A)
 _OPCODES = re.compile(r"(?:[a-z][\w\-]*\n)*+", re.A)
-_FIELDS = attrgetter(
-    "id", "name", "opcode", "shape", "metadata", "operand_ids", "control_predecessor_ids",
-    "called_computation_ids", "literal", "parameter_number",
+_IN_ALL = tuple(
+    attrgetter(name)
+    for name in (
+        "id", "name", "opcode", "shape", "metadata", "operand_ids", "control_predecessor_ids",
+    )
 )  # fmt: skip
+_CLEAR = methodcaller("ClearField", "column")
+# the most frequent opcodes, which neither call nor hold a literal or a number
+_PLAIN = frozenset(
+    [
+        "add",
+        "subtract",
+        "multiply",
+        "divide",
+        "negate",
+        "maximum",
+        "minimum",
+        "exponential",
+        "log",
+        "tanh",
+        "rsqrt",
+        "sqrt",
+        "power",
+        "broadcast",
+        "reshape",
+        "transpose",
+        "bitcast",
+        "copy",
+        "convert",
+        "slice",
+        "concatenate",
+        "pad",
+        "compare",
+        "select",
+        "dot",
+        "get-tuple-element",
+        "tuple",
+        "iota",
+        "dynamic-slice",
+        "dynamic-update-slice",
+        "convolution",
+        "gather",
+    ]
+)
 _ROLE = {name: number for number, name in enumerate(ROLES)}
 _TO_APPLY = frozenset(
     [
@@ -128,7 +169,8 @@ class _Reader:
         # per batch: (values, start) of the ids in each row
         self.operands: list[tuple[Ints, Ints]] = []
         self.controls: list[tuple[Ints, Ints]] = []
-        self.callees: list[tuple[Ints, Ints]] = []
+        self.callers: list[int] = []
+        self.callees: list[bytes] = []  # of each caller
         self.literals: dict[int, bytes] = {}
         self.parameters: dict[int, int] = {}
 
@@ -150,7 +192,7 @@ class _Reader:
         """Fill the columns, computation after computation, a batch of computations at a time."""
         sequences = self.message.schedule.sequences if self.message.HasField("schedule") else {}
         for batch in self._batches():
-            rows: list[tuple[Any, ...]] = []
+            rows: list[Any] = []
             rests: list[bytes] = []
             for computation, left in zip(*self._batch(batch), strict=True):
                 instructions, kept = computation.instructions, left.instructions
@@ -168,7 +210,7 @@ class _Reader:
                 self.computation_names.append(name)
                 self.root_ids.append(computation.root_id)
                 for low in range(0, len(instructions), _ROWS):
-                    rows += map(_FIELDS, instructions[low : low + _ROWS])
+                    rows += instructions[low : low + _ROWS]
                     rests += kept[low : low + _ROWS]
                     if len(rows) > _ROWS:
                         self._append(rows, rests)
@@ -185,9 +227,9 @@ class _Reader:
                 bad = next((name for name in used if not valid.fullmatch(f"{name}\n")), "")
                 self.fail(f"a damaged {what} name: {bad[:40]!r}")
 
-    def _append(self, rows: list[tuple[Any, ...]], rests: list[bytes]) -> None:
-        ids, names, opcodes, shapes, metadatas, operands, controls, callees, literals, numbers = (
-            zip(*rows, strict=True)
+    def _append(self, rows: list[Any], rests: list[bytes]) -> None:
+        ids, names, opcodes, shapes, metadatas, operands, controls = (
+            list(map(field, rows)) for field in _IN_ALL
         )
         first = len(self.names)
         self.names += names
@@ -197,15 +239,19 @@ class _Reader:
         self.metadata.extend(intern(self.metadatas, metadatas))
         pairs = list(zip(opcodes, rests, strict=True))
         self.attribute.extend(intern(self.attributes, pairs))
-        for column, raw in zip(
-            (self.operands, self.controls, self.callees), (operands, controls, callees), strict=True
-        ):
-            column.append(_varints(raw))
+        self.operands.append(_varints(operands))
+        self.controls.append(_varints(controls))
         for row, opcode in enumerate(opcodes):
+            if opcode in _PLAIN:
+                continue
+            item = rows[row]
             if opcode == "constant":
-                self.literals[first + row] = literals[row]
+                self.literals[first + row] = item.literal
             elif opcode == "parameter":
-                self.parameters[first + row] = numbers[row]
+                self.parameters[first + row] = item.parameter_number
+            if called := item.called_computation_ids:
+                self.callers.append(first + row)
+                self.callees.append(called)
 
     def _batches(self) -> Iterator[bytes]:
         """The computations' bytes, framed as a module's, about ``_BATCH_BYTES`` at a time."""
@@ -222,13 +268,13 @@ class _Reader:
     def _batch(self, data: bytes) -> tuple[Any, Any]:
         """Each computation's columns, and the bytes of its instructions' other fields."""
         try:
-            columns = schema.fast("ColumnsBatch").FromString(data).computations
             rests = schema.fast("RestsBatch").FromString(data)
             for computation in rests.computations:
-                for instruction in computation.instructions:
-                    instruction.ClearField("column")
+                deque(map(_CLEAR, computation.instructions), 0)  # a loop without bytecode
             left = rests.SerializeToString()
-            return columns, schema.fast("RestBytesBatch").FromString(left).computations
+            rests = computation = None  # two trees at once would double the peak
+            kept = schema.fast("RestBytesBatch").FromString(left).computations
+            return schema.fast("ColumnsBatch").FromString(data).computations, kept
         except DecodeError:
             self.fail("a computation is damaged")
 
@@ -284,10 +330,10 @@ class _Reader:
         if len(by_id) != len(self.computation_ids):
             self.fail("two computations have the same id")
         entries = []
-        ids, first = _joined(self.callees)
+        ids, first = _varints(self.callees)
         flat = ids.tolist()
-        for at in np.nonzero(np.diff(first))[0].tolist():
-            called = flat[first[at] : first[at + 1]]
+        for row, at in enumerate(self.callers):
+            called = flat[first[row] : first[row + 1]]
             name = opcodes[opcode[at]]
             for role, number in _roles(name, called):
                 if number not in by_id:
