@@ -155,15 +155,17 @@ def _change(matching: Matching, groups: list[_Group]) -> Change:
     before = sorted(removed + replaced + rewired)
     after = sorted(added + matching.to_b[replaced + rewired].astype(int).tolist())
     kind = _kind(matching, groups[0])
-    line = first_line(b, after[0]) if after else first_line(a, before[0])
+    side_a, side_b = side(a, before), side(b, after)
+    lines = [f"{frame.file}:{frame.line}" for frame in (*side_b.source, *side_a.source)]
+    line = lines[0] if lines else first_line(b, after[0]) if after else first_line(a, before[0])
     summary = _summary(matching, groups[0], kind) + times(len(groups))
     return Change(
         kind=kind,
         summary=summary + (f" at {line}" if line else ""),
         count=len(removed) + len(added) + len(replaced) + len(rewired),
         repeats=len(groups),
-        before=side(a, before),
-        after=side(b, after),
+        before=side_a,
+        after=side_b,
         cause=_cause(matching, kind, removed, added),
         nodes_before=tuple(before),
         nodes_after=tuple(after),
