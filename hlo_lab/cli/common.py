@@ -59,13 +59,31 @@ Target = Annotated[
     typer.Option(
         "--target",
         metavar="TARGET",
-        help="cpu, or cpu:N for N devices. For an HLO file the machine of the estimates: cpu, "
-        "tpu:v5e, gpu:h100.",
+        help="What to compile for: cpu, cpu:8, tpu:v5e:2x2, gpu:h100:4; `hlo-lab targets` lists "
+        "them. For an HLO file the machine of the estimates.",
     ),
 ]
 Args = Annotated[
     str | None,
     typer.Option("--args", metavar="SHAPES", help="The program's arguments: 'f32[8,128], i32[8]'."),
+]
+Mesh = Annotated[
+    str | None,
+    typer.Option(
+        "--mesh",
+        metavar="AXES",
+        help="The mesh that the target's devices form: 'data=4,model=2'.",
+    ),
+]
+XlaFlags = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--xla-flag", metavar="KEY=VALUE", help="Compile with this flag of XLA; repeatable."
+    ),
+]
+Python = Annotated[
+    str | None,
+    typer.Option("--python", metavar="PATH", help="Compile with this interpreter's jax."),
 ]
 FormatOption = Annotated[Format, typer.Option("--format", "-f", help="What to print.")]
 Output = Annotated[
