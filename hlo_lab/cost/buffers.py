@@ -20,6 +20,7 @@ class Buffers:
         row: int64[V], each value's buffer.
         value_start, value_end: int64[V], first and last time of each value.
         bytes: int64[B]; 0 for a buffer outside device memory.
+        padding: int64[B], the part of ``bytes`` that tiles add to the largest value in it.
         kind: int64[B], an index into ``KINDS``; instruction: the one that defines the
             first value.
         host: bool[B], whether temporaries may use it while it is idle: outputs, and arguments
@@ -41,6 +42,9 @@ class Buffers:
         self.bytes = np.zeros(len(first), np.int64)
         np.maximum.at(self.bytes, self.row, size)
         self.bytes[outside[first]] = 0
+        data = np.zeros(len(first), np.int64)
+        np.maximum.at(data, self.row, size - np.where(outside, 0, np.array(values.padding)))
+        self.padding = np.maximum(self.bytes - data, 0)
         self.instruction = owner[first]
         self.kind = np.full(len(first), TEMPORARY, np.int64)
         self.kind[self.row[module.opcode_mask("constant")[owner]]] = CONSTANT

@@ -7,12 +7,11 @@ factorisations, and Pallas kernels that declare a ``cost_estimate``.
 
 from __future__ import annotations
 
-import json
 import math
-from typing import Any
 
 from hlo_lab.cost.tables import Op, words
 from hlo_lab.cost.windows import convolution_flops, parse_dim_labels, parse_window
+from hlo_lab.ir.backend import decode
 from hlo_lab.ir.shapes import Shape
 
 # Calls that move or annotate data, and count no flops knowingly.
@@ -35,23 +34,11 @@ def target(attributes: dict[str, str]) -> str:
     return attributes.get("custom_call_target", "").strip('"')
 
 
-def backend_config(attributes: dict[str, str]) -> dict[str, Any]:
-    """The decoded ``backend_config``; empty when it is absent or no JSON object."""
-    text = attributes.get("backend_config", "")
-    if text.startswith('"'):
-        text = text[1:-1].replace('\\"', '"')
-    try:
-        config = json.loads(text) if text else {}
-    except (ValueError, RecursionError):
-        return {}
-    return config if isinstance(config, dict) else {}
-
-
 def cost_estimate(attributes: dict[str, str]) -> dict[str, float] | None:
     """What a Pallas kernel declares: flops, transcendentals and bytes_accessed."""
     if "cost_estimate" not in attributes.get("backend_config", ""):
         return None
-    found = backend_config(attributes)
+    found = decode(attributes)
     for key in ("custom_call_config", "cost_estimate"):
         found = found.get(key, found)
         if not isinstance(found, dict):
@@ -112,7 +99,7 @@ def _largest(op: Op) -> Shape:
 
 
 def _cublas(op: Op) -> float:
-    config = backend_config(op.attributes)
+    config = decode(op.attributes)
     gemm = config.get("gemm_backend_config", config.get("grouped_gemm_backend_config", config))
     numbers = gemm.get("dot_dimension_numbers") or {}
     contracting = [int(dim) for dim in numbers.get("lhs_contracting_dimensions", [1])]
@@ -138,7 +125,7 @@ def _cudnn(op: Op, name: str) -> float:
 
 
 def _onednn(op: Op) -> float:
-    config = backend_config(op.attributes).get("onednn_matmul_config", {})
+    config = decode(op.attributes).get("onednn_matmul_config", {})
     lhs = op.operand(0)
     width = lhs.dims[-2 if config.get("transpose_a") else -1]
     return 2.0 * op.first_array.element_count * width

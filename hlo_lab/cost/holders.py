@@ -27,32 +27,40 @@ class Holder:
 
     ``instruction`` is the index of the instruction whose value it is, ``source`` the user's
     lines behind it, innermost first, and ``kind`` one of argument, output, temporary, constant.
+    ``padding_bytes`` is the part of ``bytes`` that rounding up to tiles adds.
     """
 
     bytes: int
     instruction: int
     source: tuple[Frame, ...]
     kind: str
+    padding_bytes: int = 0
 
 
 def holders_at(
     module: Module, walk: Walk, buffers: Buffers, sharing: Sharing, moment: int
 ) -> list[Holder]:
     """The buffers live at time ``moment``, largest first, at most ``MAX_HOLDERS``."""
-    intervals = sharing.intervals
-    now = (intervals.start <= moment) & (intervals.end >= moment)
-    live: Bools = buffers.kind != TEMPORARY
-    live[intervals.buffer[now]] = True
-    live &= (buffers.bytes > 0) & (sharing.inside < 0)
-    rows = np.nonzero(live)[0]
+    rows = np.nonzero(live_at(buffers, sharing, moment))[0]
     rows = rows[np.argsort(-buffers.bytes[rows], kind="stable")][:MAX_HOLDERS]
     members = _members(buffers, rows)
     out = []
     for row in rows.tolist():
         at = _origin(module, walk, int(buffers.instruction[row]), members[row])
         kind = KINDS[int(buffers.kind[row])]
-        out.append(Holder(int(buffers.bytes[row]), at, module.source_stack(at), kind))
+        source = module.source_stack(at)
+        out.append(Holder(int(buffers.bytes[row]), at, source, kind, int(buffers.padding[row])))
     return out
+
+
+def live_at(buffers: Buffers, sharing: Sharing, moment: int) -> Bools:
+    """bool[B]: the buffers with memory of their own that hold something at time ``moment``."""
+    intervals = sharing.intervals
+    now = (intervals.start <= moment) & (intervals.end >= moment)
+    live: Bools = buffers.kind != TEMPORARY
+    live[intervals.buffer[now]] = True
+    live &= (buffers.bytes > 0) & (sharing.inside < 0)
+    return live
 
 
 def _members(buffers: Buffers, rows: Ints) -> dict[int, Ints]:

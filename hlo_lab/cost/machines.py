@@ -30,6 +30,7 @@ class Machine:
         memory_bytes: capacity of the device's main memory.
         interconnect_bandwidth: bytes/s per device and direction, all links together.
         interconnect_latency: seconds per hop.
+        clock: hertz of the core whose cycles the compiler estimates; 0 where it estimates none.
         sources: where each figure comes from.
     """
 
@@ -45,6 +46,7 @@ class Machine:
     interconnect_latency: float
     sources: tuple[str, ...]
     aliases: tuple[str, ...] = ()
+    clock: float = 0.0
 
     @property
     def memory_bandwidth(self) -> float:
@@ -103,6 +105,7 @@ def from_mapping(data: dict[str, Any]) -> Machine:
         interconnect_latency=float(data["interconnect_latency"]),
         sources=tuple(data["sources"]),
         aliases=tuple(data.get("aliases", ())),
+        clock=float(data.get("clock", 0.0)),
     )
 
 

@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from hlo_lab.cost.buffers import CONSTANT, TEMPORARY, Buffers
-from hlo_lab.cost.holders import Holder, holders_at
+from hlo_lab.cost.holders import Holder, holders_at, live_at
 from hlo_lab.cost.sharing import share
 from hlo_lab.cost.walk import Walk
 from hlo_lab.ir.module import Ints, Module
+
+VECTOR_SPACE = 1  # S(1) in a layout: on-chip memory of a TPU
 
 
 @dataclass
@@ -28,6 +30,9 @@ class MemoryProfile:
         argument_bytes, output_bytes: all entry parameters and results; alias_bytes: the
             part of the outputs that lives in arguments' buffers or in other outputs'.
         temp_bytes: temporaries at the worst moment; constant_bytes.
+        padding_bytes: the part of the peak that rounding up to tiles adds.
+        near_bytes: the most that values in a TPU's vector memory (VMEM, ``S(1)``) hold at once;
+            it is no part of the peak.
         peak_instruction: index of the instruction that executes at the worst moment.
         holders: what is held at that moment, largest first.
         buffer_bytes, buffer_start, buffer_end, buffer_kind, buffer_instruction: int64[B],
@@ -60,6 +65,8 @@ class MemoryProfile:
     live_bytes: Ints
     scheduled: bool
     notes: list[str] = field(default_factory=list)
+    padding_bytes: int = 0
+    near_bytes: int = 0
 
 
 def memory_profile(module: Module) -> MemoryProfile:
@@ -103,4 +110,23 @@ def memory_profile(module: Module) -> MemoryProfile:
         live_bytes=live + held,
         scheduled=module.is_scheduled,
         notes=notes,
+        padding_bytes=int(buffers.padding[live_at(buffers, sharing, moment)].sum()),
+        near_bytes=_near(walk),
     )
+
+
+def _near(walk: Walk) -> int:
+    """The most bytes of values in vector memory at one time."""
+    values = walk.values
+    near = np.nonzero(np.array(values.space, np.int64) == VECTOR_SPACE)[0]
+    owner = np.array([values.find(value) for value in near.tolist()], np.int64)
+    rows, row = np.unique(owner, return_inverse=True)
+    size, start = np.zeros(len(rows), np.int64), np.full(len(rows), len(walk.at_time))
+    end = np.zeros(len(rows), np.int64)
+    np.maximum.at(size, row, np.array(values.size, np.int64)[near])
+    np.minimum.at(start, row, np.array(values.start, np.int64)[near])
+    np.maximum.at(end, row, np.array(values.end, np.int64)[near])
+    delta = np.zeros(len(walk.at_time) + 2, np.int64)
+    np.add.at(delta, start, size)
+    np.add.at(delta, end + 1, -size)
+    return int(np.cumsum(delta).max(initial=0))

@@ -11,10 +11,12 @@ from hlo_lab.ir.shapes import Shape
 class Layout:
     """The leaves of one distinct shape: padded bytes, memory space, first leaf per member.
 
-    ``tiled`` is true when a leaf's layout has tiles, as only XLA:TPU gives them.
+    ``padding`` is the part of ``bytes`` that holds no data. ``tiled`` is true when a leaf's
+    layout has tiles, as only XLA:TPU gives them.
     """
 
     bytes: list[int]
+    padding: list[int]
     spaces: list[int]
     members: list[int]
     tiled: bool
@@ -27,6 +29,7 @@ class Layout:
             members.append(members[-1] + sum(1 for _ in element.leaves()))
         return cls(
             [leaf.padded_bytes for leaf in leaves],
+            [leaf.padded_bytes - leaf.bytes for leaf in leaves],
             [leaf.memory_space for leaf in leaves],
             members,
             any(leaf.tile for leaf in leaves),
@@ -51,7 +54,7 @@ class Values:
 
     Attributes:
         owner: the instruction that defines each value.
-        size, space: its padded bytes and memory space.
+        size, padding, space: its padded bytes, those that hold no data, its memory space.
         start, end: time of its definition and of its last use.
         parent: the union-find.
     """
@@ -59,6 +62,7 @@ class Values:
     def __init__(self) -> None:
         self.owner: list[int] = []
         self.size: list[int] = []
+        self.padding: list[int] = []
         self.space: list[int] = []
         self.start: list[int] = []
         self.end: list[int] = []
@@ -69,6 +73,7 @@ class Values:
         first, count = len(self.owner), len(layout.bytes)
         self.owner += [owner] * count
         self.size += layout.bytes
+        self.padding += layout.padding
         self.space += layout.spaces
         self.start += [time] * count
         self.end += [time] * count
@@ -79,7 +84,7 @@ class Values:
     def drop(self, values: list[int]) -> None:
         """Values that stand for nothing after all."""
         for value in values:
-            self.size[value] = 0
+            self.size[value] = self.padding[value] = 0
 
     def use(self, values: list[int], time: int) -> None:
         """Values live until ``time`` at least; calls come in order of time."""

@@ -1,0 +1,120 @@
+"""Asynchronous pairs: what runs between a start and its done, and the collectives of a module."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hlo_lab.cost.collectives import COLLECTIVES, is_collective
+from hlo_lab.cost.model import ModuleCost
+from hlo_lab.cost.tables import attributes_at
+from hlo_lab.ir.backend import backend_of
+from hlo_lab.ir.module import Module
+
+_MAX_UPDATES = 64  # steps from a start to its done
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One start and its done, both indices of instructions.
+
+    ``kernels`` run in between in the schedule, other starts left out, and take ``seconds``
+    in all: for one execution, by the project's own estimate.
+    """
+
+    start: int
+    done: int
+    kernels: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Collectives, or asynchronous copies, of one call of the entry.
+
+    Attributes:
+        count: instructions; asynchronous: those of them in a pair that does not wait at once.
+        runs: executions per call.
+        bytes: sent by each device (collectives) or moved (copies).
+        seconds: estimated, one after the other.
+        overlapped_kernels: kernels that run between a start and its done, per call.
+        hidden_seconds: the part of ``seconds`` that those kernels cover.
+    """
+
+    count: int
+    asynchronous: int
+    runs: float
+    bytes: float
+    seconds: float
+    overlapped_kernels: float
+    hidden_seconds: float
+
+
+def pairs(module: Module, cost: ModuleCost) -> list[Pair]:
+    """The pairs that a scheduled module runs asynchronously; none in an unscheduled one."""
+    if not module.is_scheduled:
+        return []
+    starts = [name for name in module.opcodes if name.endswith("-start")]
+    starting = module.opcode_mask(*starts)
+    works = cost.top_level & ~starting & ~module.opcode_mask(*COLLECTIVES)
+    count = np.concatenate(([0], np.cumsum(works)))
+    spent = np.concatenate(([0.0], np.cumsum(np.where(works, cost.seconds, 0.0))))
+    out = []
+    for start in np.nonzero(starting & (cost.executions > 0))[0].tolist():
+        done = _done(module, start)
+        if done is None or backend_of(attributes_at(module, module.attribute[start])).synchronous:
+            continue
+        kernels = int(count[done] - count[start])
+        out.append(Pair(start, done, kernels, float(spent[done] - spent[start])))
+    return out
+
+
+def _done(module: Module, start: int) -> int | None:
+    """The done of a start, behind updates and members of its tuple."""
+    first, user = module.users_csr
+    at = start
+    for _ in range(_MAX_UPDATES):
+        users = user[first[at] : first[at + 1]].tolist()
+        done = next((i for i in users if module.opcodes[module.opcode[i]].endswith("-done")), None)
+        if done is not None:
+            return int(done)
+        steps = ("-update", "get-tuple-element")
+        further = [i for i in users if module.opcodes[module.opcode[i]].endswith(steps)]
+        if not further:
+            return None
+        at = further[0]
+    return None
+
+
+def collective_traffic(module: Module, cost: ModuleCost, found: list[Pair]) -> Traffic:
+    """The collectives, wherever they stand: XLA:TPU also puts them into fusions."""
+    names = [name for name in module.opcodes if is_collective(name)]
+    rows = module.opcode_mask(*names)
+    own = [pair for pair in found if rows[pair.start]]
+    return _traffic(cost, np.nonzero(rows)[0].tolist(), own, cost.total_sent_bytes)
+
+
+def copy_traffic(module: Module, cost: ModuleCost, found: list[Pair]) -> Traffic:
+    """The other asynchronous pairs: copies and slices between memories."""
+    names = [name for name in module.opcodes if is_collective(name)]
+    own = [pair for pair in found if not module.opcode_mask(*names)[pair.start]]
+    starts = [pair.start for pair in own]
+    moved = sum(float(cost.bytes[at] * cost.executions[at]) for at in starts)
+    return _traffic(cost, starts, own, moved)
+
+
+def _traffic(cost: ModuleCost, rows: list[int], own: list[Pair], moved: float) -> Traffic:
+    runs = cost.executions
+    return Traffic(
+        count=len(rows),
+        asynchronous=len(own),
+        runs=sum(float(runs[at]) for at in rows),
+        bytes=moved,
+        seconds=sum(float(cost.seconds[at] * runs[at]) for at in rows),
+        overlapped_kernels=sum(pair.kernels * float(runs[pair.start]) for pair in own),
+        hidden_seconds=sum(
+            min(pair.seconds, float(cost.seconds[pair.start])) * float(runs[pair.start])
+            for pair in own
+        ),
+    )

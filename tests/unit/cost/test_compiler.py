@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hlo_lab.cost.compiler import compiler_cost
+from hlo_lab.cost.machines import load
+from hlo_lab.cost.memory import memory_profile
+from hlo_lab.cost.model import cost
+from hlo_lab.cost.overlap import collective_traffic, copy_traffic, pairs
+from hlo_lab.ir.files import read_module
+from hlo_lab.ir.text import read_text
+
+FIXTURES = Path(__file__).parents[3] / "fixtures" / "hlo"
+
+
+def test_cycles_become_seconds_at_the_clock_with_their_coverage() -> None:
+    module, machine = read_module(FIXTURES / "mlp_v5e.hlo"), load("v5e")
+    own = cost(module, machine)
+    found = compiler_cost(module, own, machine)
+    known = [record.cycles for record in found.records.values() if record.cycles is not None]
+    assert found.total_seconds == pytest.approx(sum(known) / 1.5e9)  # nothing is in a loop
+    assert found.costed == len(known) < found.kernels
+    assert found.without["copy-start"] == 6 and found.without["all-reduce"] == 1
+    assert 0.2 < found.coverage < 0.9
+    assert found.vector_bytes > 1 << 20
+    assert np.isnan(found.seconds[module.instruction("copy-start.5").index])
+
+
+def test_a_gpu_module_is_covered_whole() -> None:
+    module, machine = read_module(FIXTURES / "mlp_h100.hlo"), load("h100")
+    found = compiler_cost(module, cost(module, machine), machine)
+    assert found.coverage == 1.0 and not found.without
+    assert found.libraries == {"Triton": 6}
+
+
+def test_without_records_there_are_no_seconds() -> None:
+    module = read_text("HloModule m\nENTRY e {\n  ROOT x = f32[8] parameter(0)\n}\n")
+    machine = load("cpu-reference")
+    found = compiler_cost(module, cost(module, machine), machine)
+    assert not found.has_seconds and found.coverage == 0.0
+
+
+def test_pairs_and_what_they_hide() -> None:
+    module, machine = read_module(FIXTURES / "mlp_v5e.hlo"), load("v5e")
+    own = cost(module, machine)
+    found = pairs(module, own)
+    by_name = {module.instruction_names[pair.start]: pair for pair in found}
+    # copy-start.5 ... gather_fusion ... copy-done.5
+    assert by_name["copy-start.5"].kernels == 1
+    gather = own.seconds[module.instruction("gather_fusion").index]
+    assert by_name["copy-start.5"].seconds == pytest.approx(gather)
+    copies, collectives = (
+        copy_traffic(module, own, found),
+        collective_traffic(module, own, found),
+    )
+    assert copies.asynchronous == copies.count == 10
+    assert 0 < copies.hidden_seconds <= copies.seconds
+    assert (collectives.count, collectives.asynchronous) == (1, 0)
+    assert collectives.bytes == own.total_sent_bytes > 0
+
+
+def test_a_pair_that_waits_at_its_start_is_not_asynchronous() -> None:
+    module, machine = read_module(FIXTURES / "mlp_h100.hlo"), load("h100")
+    own = cost(module, machine)
+    assert pairs(module, own) == []
+    assert collective_traffic(module, own, []).count == 1
+
+
+def test_padding_and_vector_memory() -> None:
+    profile = memory_profile(read_module(FIXTURES / "mlp_v5e.hlo"))
+    # f32[500,500] in tiles of 8 by 128 takes 504 x 512
+    layer = next(holder for holder in profile.holders if holder.bytes == 504 * 512 * 4)
+    assert layer.padding_bytes == (504 * 512 - 500 * 500) * 4
+    assert profile.padding_bytes == sum(holder.padding_bytes for holder in profile.holders) > 0
+    assert 1 << 20 < profile.near_bytes < 128 << 20
+    untiled = memory_profile(read_module(FIXTURES / "mlp_h100.hlo"))
+    assert untiled.padding_bytes == untiled.near_bytes == 0
