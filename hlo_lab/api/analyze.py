@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hlo_lab.api.source import TIME_LIMIT, Loaded, load
+from hlo_lab.api.source import TIME_LIMIT, Loaded, OutOfMemory, load
 from hlo_lab.errors import PassError, UseError
 from hlo_lab.ir.module import Module
 from hlo_lab.passkit.finding import Finding, Severity
 
 if TYPE_CHECKING:
+    from hlo_lab.cost.compiler import CompilerCost
     from hlo_lab.cost.machines import Machine
     from hlo_lab.cost.memory import MemoryProfile
     from hlo_lab.cost.model import ModuleCost
+    from hlo_lab.cost.overlap import Pair, Traffic
     from hlo_lab.report.document import Report
 
 SCHEMA = "hlo-lab/analyze"
@@ -56,16 +58,55 @@ class Analysis:
 
     def summary(self) -> dict[str, Any]:
         """Counts, flops, bytes and seconds per call of the entry; peak memory in bytes."""
-        module = self.module
+        from hlo_lab.api.analyze_json import compiler, traffic
+
+        module, memory = self.module, self.memory
         return {
             "instructions": len(module),
             "computations": len(module.computation_names),
             "fusions": int(np.count_nonzero(module.opcode_mask("fusion"))),
             "flops": self.cost.total_flops,
             "bytes": self.cost.total_bytes,
-            "peak_bytes": self.memory.peak_bytes,
+            "peak_bytes": memory.peak_bytes,
             "estimated_s": self.cost.total_seconds,
+            "padding_bytes": memory.padding_bytes,
+            "vmem": {"value_bytes": memory.near_bytes, "kernel_bytes": self.compiler.vector_bytes},
+            "compiler": compiler(self.compiler),
+            "collectives": traffic(self.collectives),
+            "async_copies": traffic(self.copies),
         }
+
+    @property
+    def out_of_memory(self) -> OutOfMemory | None:
+        """By how much the program misses the device's memory; None when it compiled."""
+        return self.loaded.out_of_memory
+
+    @cached_property
+    def compiler(self) -> CompilerCost:
+        """What the compiler wrote about each kernel."""
+        from hlo_lab.cost.compiler import compiler_cost
+
+        return compiler_cost(self.module, self.cost, self.machine)
+
+    @cached_property
+    def pairs(self) -> list[Pair]:
+        """Asynchronous pairs, and what runs between their halves."""
+        from hlo_lab.cost.overlap import pairs
+
+        return pairs(self.module, self.cost)
+
+    @cached_property
+    def collectives(self) -> Traffic:
+        from hlo_lab.cost.overlap import collective_traffic
+
+        return collective_traffic(self.module, self.cost, self.pairs)
+
+    @cached_property
+    def copies(self) -> Traffic:
+        """Asynchronous copies and slices between memories."""
+        from hlo_lab.cost.overlap import copy_traffic
+
+        return copy_traffic(self.module, self.cost, self.pairs)
 
     @cached_property
     def compiler_memory(self) -> dict[str, int] | None:
@@ -147,6 +188,9 @@ def analyze(
     *,
     target: str | None = None,
     args: str | None = None,
+    mesh: str | None = None,
+    xla_flags: Sequence[str] = (),
+    python: str | None = None,
     passes: Sequence[str] = (),
     passes_dirs: Sequence[str | Path] = (),
     fail_on: str | None = None,
@@ -158,7 +202,7 @@ def analyze(
 
     Args:
         source: what ``load`` takes, or what it gave.
-        target, args, time_limit, progress: as for ``load``.
+        target, args, mesh, xla_flags, python, time_limit, progress: as for ``load``.
         passes: names or codes, with options: ``fusion{min_bytes=1MiB}``; all by default.
         passes_dirs: further folders of passes.
         fail_on: checked before the work begins, so that a slip costs nothing.
@@ -183,7 +227,16 @@ def analyze(
     loaded = (
         source
         if isinstance(source, Loaded)
-        else load(source, target=target, args=args, time_limit=time_limit, progress=progress)
+        else load(
+            source,
+            target=target,
+            args=args,
+            mesh=mesh,
+            xla_flags=xla_flags,
+            python=python,
+            time_limit=time_limit,
+            progress=progress,
+        )
     )
     machine = for_target(loaded.target)
     progress(f"estimating {loaded.label}")

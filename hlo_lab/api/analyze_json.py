@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from hlo_lab.report import json_
 
 if TYPE_CHECKING:
     from hlo_lab.api.analyze import Analysis
+    from hlo_lab.cost.compiler import CompilerCost
+    from hlo_lab.cost.overlap import Traffic
 
 
 def document(analysis: Analysis) -> dict[str, Any]:
@@ -21,6 +24,8 @@ def document(analysis: Analysis) -> dict[str, Any]:
         "source": {"name": analysis.loaded.label, "kind": analysis.loaded.kind},
         "target": analysis.loaded.target,
         "machine": analysis.machine.name,
+        "stage": analysis.loaded.stage,
+        "out_of_memory": _out_of_memory(analysis),
         "summary": analysis.summary(),
         "memory": {
             "scheduled": memory.scheduled,
@@ -34,6 +39,7 @@ def document(analysis: Analysis) -> dict[str, Any]:
         "holders": [
             {
                 "bytes": holder.bytes,
+                "padding_bytes": holder.padding_bytes,
                 "kind": holder.kind,
                 "instruction": module.instruction_names[holder.instruction],
                 "op_name": module.instruction(holder.instruction).op_name,
@@ -49,10 +55,49 @@ def document(analysis: Analysis) -> dict[str, Any]:
     }
 
 
+def _out_of_memory(analysis: Analysis) -> dict[str, Any] | None:
+    found = analysis.out_of_memory
+    if found is None:
+        return None
+    return {
+        "needed_bytes": found.needed_bytes,
+        "available_bytes": found.available_bytes,
+        "missing_bytes": found.missing_bytes,
+        "message": found.message,
+    }
+
+
+def compiler(cost: CompilerCost) -> dict[str, Any] | None:
+    """The compiler's own estimate; None where it gives no time for any kernel."""
+    if not cost.has_seconds:
+        return None
+    return {
+        "seconds": cost.total_seconds,
+        "coverage": cost.coverage,
+        "kernels": cost.costed,
+        "of_kernels": cost.kernels,
+        "without": dict(cost.without.most_common()),
+    }
+
+
+def traffic(found: Traffic) -> dict[str, Any]:
+    return {
+        "count": found.count,
+        "async": found.asynchronous,
+        "runs": found.runs,
+        "bytes": found.bytes,
+        "estimated_s": found.seconds,
+        "hidden_s": found.hidden_seconds,
+        "overlapped_kernels": found.overlapped_kernels,
+    }
+
+
 def _op(analysis: Analysis, index: int) -> dict[str, Any]:
     """Flops, bytes and seconds are for all executions in one call of the entry."""
     cost, instruction = analysis.cost, analysis.module.instruction(index)
     runs = float(cost.executions[index])
+    record = analysis.compiler.of(index)
+    expected = float(analysis.compiler.seconds[index])
     return {
         "name": instruction.name,
         "opcode": instruction.opcode,
@@ -62,6 +107,10 @@ def _op(analysis: Analysis, index: int) -> dict[str, Any]:
         "flops": float(cost.flops[index]) * runs,
         "bytes": float(cost.bytes[index]) * runs,
         "estimated_s": float(cost.seconds[index]) * runs,
+        "compiler_s": None if math.isnan(expected) else expected * runs,
         "bound": cost.bound[index],
+        "kernel": record.kernel,
+        "tiles": list(record.tiles or record.window),
+        "vmem_bytes": record.vector_bytes,
         "source": json_.frames(instruction.source),
     }

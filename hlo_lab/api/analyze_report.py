@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from hlo_lab.api.analyze_target import compiler_time, on_device, out_of_memory
 from hlo_lab.passkit.finding import Severity
 from hlo_lab.report.document import (
     Block,
@@ -36,6 +37,7 @@ MAX_FINDINGS = 30  # in text and markdown; JSON has all
 def report(analysis: Analysis) -> Report:
     module, machine = analysis.module, analysis.machine
     sections = [
+        *out_of_memory(analysis),
         Section("Summary", _summary(analysis)),
         Section("Peak memory, by source line", _holders(analysis)),
         Section(f"Most time, estimated for {machine.title}", _ops(analysis)),
@@ -73,6 +75,7 @@ def _summary(analysis: Analysis) -> list[Block]:
             "estimated",
             f"{format_seconds(figures['estimated_s'])} per call on {analysis.machine.name}",
         ),
+        *compiler_time(analysis),
         ("peak memory", f"{format_bytes(memory.peak_bytes)} ({split})" if split else "0 B"),
     ]
     own = analysis.compiler_memory
@@ -80,7 +83,11 @@ def _summary(analysis: Analysis) -> list[Block]:
         ratio = memory.peak_bytes / own["peak_bytes"] if own["peak_bytes"] else 1.0
         text = f"{format_bytes(own['peak_bytes'])} (ours is {ratio:.2f} times that)"
         pairs.append(("  by compiler", text))
+    pairs += on_device(analysis)
     blocks: list[Block] = [KeyValues(pairs)]
+    if analysis.loaded.stage != "hlo-after":
+        text = f"this is {analysis.loaded.stage}: the compiler stopped before it was done with it"
+        blocks.append(Paragraph(f"warning: {text}", "warning"))
     notes = [*analysis.module.warnings, *memory.notes, *analysis.cost.notes]
     blocks += [Paragraph(f"warning: {note}", "warning") for note in notes]
     return blocks
@@ -105,6 +112,7 @@ def _holders(analysis: Analysis) -> list[Block]:
             [
                 format_bytes(sums[place]),
                 format_share(sums[place] / memory.peak_bytes),
+                *_padding(group, memory.padding_bytes),
                 str(len(group)),
                 kinds.most_common(1)[0][0],
                 largest.name,
@@ -116,6 +124,7 @@ def _holders(analysis: Analysis) -> list[Block]:
     columns = [
         Column("held", right=True),
         Column("share", right=True),
+        *([Column("padding", right=True)] if memory.padding_bytes else []),
         Column("buffers", right=True),
         Column("mostly"),
         Column("largest", elide="middle"),
@@ -123,6 +132,12 @@ def _holders(analysis: Analysis) -> list[Block]:
     ]
     peak = analysis.module.instruction(memory.peak_instruction)
     return [Table(columns, rows, f"At the worst moment, when %{peak.name} runs.")]
+
+
+def _padding(group: list[Holder], any_bytes: int) -> list[str]:
+    """The cell of the column that is there where tiles pad something."""
+    own = sum(holder.padding_bytes for holder in group)
+    return ([format_bytes(own) if own else MISSING]) if any_bytes else []
 
 
 def _place(analysis: Analysis, holder: Holder) -> str:
@@ -138,16 +153,24 @@ def _place(analysis: Analysis, holder: Holder) -> str:
 
 def _ops(analysis: Analysis) -> list[Block]:
     cost, rows = analysis.cost, []
-    total = cost.total_seconds
-    for index in cost.top(analysis.top):
+    compiler = analysis.compiler
+    total, shown = cost.total_seconds, cost.top(analysis.top)
+    named = any(compiler.of(index).tiles or _library(analysis, index) for index in shown)
+    for index in shown:
         instruction, runs = analysis.module.instruction(index), float(cost.executions[index])
         spent = float(cost.seconds[index]) * runs
         rows.append(
             [
                 format_seconds(spent),
+                *(
+                    [format_seconds(float(compiler.seconds[index]) * runs)]
+                    if compiler.has_seconds
+                    else []
+                ),
                 format_share(spent / total) if total else MISSING,
                 format_count(runs),
                 cost.bound[index],
+                *([_library(analysis, index)] if named else []),
                 instruction.name,
                 short_frame(own_frame(instruction.source)) or instruction.op_name,
             ]
@@ -156,13 +179,21 @@ def _ops(analysis: Analysis) -> list[Block]:
         return [Paragraph("Nothing runs.")]
     columns = [
         Column("time", right=True),
+        *([Column("compiler", right=True)] if compiler.has_seconds else []),
         Column("share", right=True),
         Column("runs", right=True),
         Column("bound by"),
+        *([Column("kernel", elide="middle")] if named else []),
         Column("instruction", elide="middle"),
         Column("source", elide="source"),
     ]
     return [Table(columns, rows)]
+
+
+def _library(analysis: Analysis, index: int) -> str:
+    """Who computes an instruction on a GPU; XLA:TPU names an emitter for nearly all of them."""
+    record = analysis.compiler.of(index)
+    return str(record) if analysis.machine.kind == "gpu" or record.kernel == "Pallas" else ""
 
 
 def _findings_title(analysis: Analysis) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import tempfile
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hlo_lab.errors import InputError, NotFoundError
 from hlo_lab.ir.module import Module
@@ -18,10 +19,41 @@ if TYPE_CHECKING:
 
 TIME_LIMIT = 600.0  # seconds for a program to be imported and compiled
 DEFAULT_TARGET = "cpu"
+AFTER = "hlo-after"
+BEFORE = "hlo-before"
 ACCEPTED = (
     "give an HLO file (text or proto, also .gz, or -), a bundle that `hlo-lab dump` wrote, "
     "or a program as path/file.py:NAME or package.module:NAME"
 )
+
+
+@dataclass(frozen=True)
+class OutOfMemory:
+    """A program that the compiler refused because it does not fit the device's memory.
+
+    ``message`` is the compiler's own line; the bytes are None where it does not say.
+    """
+
+    needed_bytes: int | None
+    available_bytes: int | None
+    message: str
+
+    @property
+    def missing_bytes(self) -> int | None:
+        """By how much it does not fit."""
+        if self.needed_bytes is None or self.available_bytes is None:
+            return None
+        return self.needed_bytes - self.available_bytes
+
+    @classmethod
+    def of(cls, manifest: Mapping[str, Any]) -> OutOfMemory | None:
+        """What a bundle's manifest says of it; None for a program that compiled."""
+        found = manifest.get("out_of_memory")
+        if not isinstance(found, dict):
+            return None
+        sizes = (found.get("needed_bytes"), found.get("available_bytes"))
+        needed, available = (size if isinstance(size, int) else None for size in sizes)
+        return cls(needed, available, str(found.get("message", "out of memory")))
 
 
 @dataclass(eq=False)
@@ -29,12 +61,14 @@ class Loaded:
     """A module and where it comes from.
 
     Attributes:
-        module: the module after optimisation, or whatever one HLO file holds.
+        module: the module after optimisation, or whatever one HLO file holds; of a program
+            that does not fit the device's memory, the last stage that is there.
         label: what the user named.
         kind: ``file``, ``bundle`` or ``program``.
         target: what it was compiled for, as ``--target`` takes it.
         bundle: all stages, for bundles and programs. A program's bundle lives in a
             temporary folder that goes when this object does.
+        stage: which stage of the bundle ``module`` is.
     """
 
     module: Module
@@ -43,10 +77,16 @@ class Loaded:
     target: str
     bundle: Bundle | None = None
     _folder: Path | None = field(default=None, repr=False)
+    stage: str = AFTER
 
     def __post_init__(self) -> None:
         if self._folder is not None:
             weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+
+    @property
+    def out_of_memory(self) -> OutOfMemory | None:
+        """By how much the program misses the device's memory; None when it compiled."""
+        return None if self.bundle is None else OutOfMemory.of(self.bundle.manifest)
 
 
 def load(
@@ -54,6 +94,9 @@ def load(
     *,
     target: str | None = None,
     args: str | None = None,
+    mesh: str | None = None,
+    xla_flags: Sequence[str] = (),
+    python: str | None = None,
     time_limit: float = TIME_LIMIT,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Loaded:
@@ -63,6 +106,9 @@ def load(
         target: ``cpu`` by default. For a file it names the machine of the estimates; a
             bundle has its own.
         args: shapes of a program's arguments, ``f32[8,128], i32[8]``.
+        mesh: axes that the target's devices form, ``data=4,model=2``.
+        xla_flags: flags to compile with, ``KEY=VALUE`` each.
+        python: the interpreter whose jax compiles; the one that runs by default.
         time_limit: seconds that a program may take to be imported and compiled.
         progress: told what is going on.
 
@@ -80,7 +126,8 @@ def load(
 
     code = text.endswith((".py", ".mlir", ".mlir.gz"))
     if ProgramReference.is_program(text) and (code or not path.is_file()):
-        return _program(text, target or DEFAULT_TARGET, args, time_limit, progress)
+        options = Options(target or DEFAULT_TARGET, args, mesh, tuple(xla_flags), python)
+        return _program(text, options, time_limit, progress)
     progress(f"reading {text}")
     return _file(text, target)
 
@@ -103,25 +150,71 @@ def _bundle(path: Path, target: str | None) -> Loaded:
         raise InputError(
             f"{path}: the bundle was compiled for {bundle.target}, not {target}; dump it again"
         )
-    return Loaded(bundle.module("hlo-after"), str(path), "bundle", bundle.target, bundle)
+    module, stage = last_module(bundle)
+    return Loaded(module, str(path), "bundle", bundle.target, bundle, stage=stage)
+
+
+def last_module(bundle: Bundle) -> tuple[Module, str]:
+    """The module after optimisation and that stage's name; before it where that is all there is."""
+    stage = AFTER if AFTER in bundle.stages else BEFORE
+    return bundle.module(stage), stage
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a program is compiled with; see ``load``."""
+
+    target: str = DEFAULT_TARGET
+    args: str | None = None
+    mesh: str | None = None
+    xla_flags: tuple[str, ...] = ()
+    python: str | None = None
+
+
+def compile_cached(
+    text: str,
+    options: Options,
+    time_limit: float = TIME_LIMIT,
+    progress: Callable[[str], None] = lambda text: None,
+) -> Bundle:
+    """The bundle of a program from the cache, compiled first where it is not there."""
+    from hlo_lab.lowering import dump_cached
+
+    progress(f"compiling {text} for {options.target}")
+    return dump_cached(
+        text,
+        target=options.target,
+        args=options.args,
+        mesh=options.mesh,
+        xla_flags=options.xla_flags,
+        python=options.python or sys.executable,
+        time_limit=time_limit,
+        progress=lambda stage, _: progress(f"compiling {text} for {options.target}: {stage}"),
+    )
 
 
 def _program(
-    text: str,
-    target: str,
-    args: str | None,
-    time_limit: float,
-    progress: Callable[[str], None],
+    text: str, options: Options, time_limit: float, progress: Callable[[str], None]
 ) -> Loaded:
+    if options != Options(options.target, options.args) or not options.target.startswith("cpu"):
+        bundle = compile_cached(text, options, time_limit, progress)
+        module, stage = last_module(bundle)
+        return Loaded(module, text, "program", bundle.target, bundle, stage=stage)
     from hlo_lab.lowering import dump
 
     folder = Path(tempfile.mkdtemp(prefix="hlo-lab-"))
     try:
-        progress(f"compiling {text} for {target}")
-        bundle = dump(text, out=folder / "bundle", target=target, args=args, time_limit=time_limit)
+        progress(f"compiling {text} for {options.target}")
+        bundle = dump(
+            text,
+            out=folder / "bundle",
+            target=options.target,
+            args=options.args,
+            time_limit=time_limit,
+        )
         progress(f"reading what {text} compiled to")
-        module = bundle.module("hlo-after")
+        module = bundle.module(AFTER)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    return Loaded(module, text, "program", target, bundle, folder)
+    return Loaded(module, text, "program", options.target, bundle, folder)

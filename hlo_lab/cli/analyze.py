@@ -12,13 +12,16 @@ from hlo_lab.cli.common import (
     FailOn,
     Format,
     FormatOption,
+    Mesh,
     Output,
     Passes,
     PassesDir,
+    Python,
     Quiet,
     SourceArgument,
     Target,
     TimeLimit,
+    XlaFlags,
     check_writable,
     print_report,
     progress,
@@ -29,6 +32,9 @@ def analyze(
     source: SourceArgument,
     target: Target = None,
     args: Args = None,
+    mesh: Mesh = None,
+    xla_flags: XlaFlags = None,
+    python: Python = None,
     passes: Passes = None,
     passes_dir: PassesDir = None,
     fail_on: FailOn = None,
@@ -43,7 +49,10 @@ def analyze(
     Prints a summary, who holds the peak memory, the instructions that take most time, and
     what the passes found. Times are estimates for the machine that is named with them.
 
-    Exits 1 when --fail-on is met, 3 when a pass failed.
+    A program that does not fit the target's memory is an answer too: by how much it
+    misses, and who holds the most.
+
+    Exits 1 when --fail-on is met or the program does not fit, 3 when a pass failed.
     """
     from hlo_lab import api
 
@@ -53,6 +62,9 @@ def analyze(
             source,
             target=target,
             args=args,
+            mesh=mesh,
+            xla_flags=xla_flags or (),
+            python=python,
             passes=passes or (),
             passes_dirs=passes_dir or (),
             fail_on=fail_on,
@@ -65,5 +77,5 @@ def analyze(
         print(f"error: {failure}", file=sys.stderr)
     if analysis.failures:
         raise typer.Exit(analysis.failures[0].exit_code)
-    if fail_on is not None and analysis.fails_on(fail_on):
+    if analysis.out_of_memory or (fail_on is not None and analysis.fails_on(fail_on)):
         raise typer.Exit(1)

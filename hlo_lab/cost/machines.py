@@ -13,6 +13,7 @@ from hlo_lab.errors import NotFoundError
 
 # A vector unit computes what it has no type for in its f32 lanes.
 _DEFAULT_VECTOR = "f32"
+_CLOUD_COUNT = re.compile(r"-\d+$")  # v6e-8: eight of them, as Google Cloud names slices
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,5 +147,5 @@ def for_target(target: str) -> Machine:
     if kind == "cpu":
         return load("cpu")
     if kind in ("tpu", "gpu", "cuda"):
-        return load(model)
+        return load(_CLOUD_COUNT.sub("", model) if kind == "tpu" else model)
     return load(target)

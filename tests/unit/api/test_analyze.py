@@ -3,12 +3,13 @@ from __future__ import annotations
 import json
 import textwrap
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jsonschema
 import pytest
 
 from hlo_lab import api
+from hlo_lab.api.source import Loaded, OutOfMemory, last_module
 from hlo_lab.errors import UseError
 from hlo_lab.ir.text import read_text
 from hlo_lab.report import json_, markdown, text
@@ -195,3 +196,62 @@ def test_diff_keeps_to_its_schema() -> None:
     changed = read_text(HLO.replace("tanh(product)", "negate(product)").splitlines(keepends=True))
     comparison = api.diff(module(), changed, fail_on="flops>1%,peak_bytes>0")
     check(json.loads(json_.dumps(comparison.to_dict())), "diff")
+
+
+def test_what_the_compilers_know() -> None:
+    fixtures = ROOT / "fixtures" / "hlo"
+    tpu = api.analyze(fixtures / "mlp_v5e.hlo", target="tpu:v5e:2x2", passes=["sharding"], top=40)
+    document = json.loads(json_.dumps(tpu.to_dict()))
+    check(document, "analyze")
+    summary = document["summary"]
+    assert summary["compiler"]["without"]["copy-start"] == 6
+    assert 0 < summary["compiler"]["coverage"] < 1
+    assert summary["async_copies"]["async"] == 10 and summary["collectives"]["async"] == 0
+    assert summary["padding_bytes"] > 0 and summary["vmem"]["kernel_bytes"] > 0
+    by_name = {op["name"]: op for op in document["ops"]}
+    assert by_name["all-reduce.3"]["compiler_s"] is None
+    assert by_name["fusion.63"]["compiler_s"] == pytest.approx(4288 / 1.5e9)
+    shown = text.to_string(tpu.to_report(), 100)
+    for words in ("by compiler", "padding", "in VMEM", "async copies", "12 of 25 kernels"):
+        assert words in shown
+    gpu = api.analyze(fixtures / "mlp_h100.hlo", target="gpu:h100:4", passes=["sharding"])
+    check(json.loads(json_.dumps(gpu.to_dict())), "analyze")
+    shown = text.to_string(gpu.to_report(), 200)
+    assert "6 Triton" in shown and "Triton 1x16x8" in shown and "VMEM" not in shown
+
+
+def test_a_program_that_does_not_fit() -> None:
+    class Refused:
+        manifest: ClassVar[dict[str, Any]] = {
+            "out_of_memory": {
+                "needed_bytes": 3 << 30,
+                "available_bytes": 1 << 30,
+                "message": "RESOURCE_EXHAUSTED: 3 GiB",
+            }
+        }
+        stages: ClassVar[list[str]] = ["hlo-before"]
+        analysis: ClassVar[dict[str, Any]] = {}
+
+        def module(self, stage: str) -> Any:
+            assert stage == "hlo-before"
+            return module()
+
+    bundle: Any = Refused()
+    before, stage = last_module(bundle)
+    loaded = Loaded(before, "big.py:f", "program", "tpu:v5e:2x2", bundle, stage=stage)
+    analysis = api.analyze(loaded, passes=["sharding"])
+    found = analysis.out_of_memory
+    assert found is not None and found.missing_bytes == 2 << 30
+    shown = text.to_string(analysis.to_report())
+    assert shown.index("Does not fit on TPU v5e") < shown.index("Summary")
+    for words in ("missing    2.0 GiB", "RESOURCE_EXHAUSTED", "this is hlo-before"):
+        assert words in shown
+    document = json.loads(json_.dumps(analysis.to_dict()))
+    check(document, "analyze")
+    assert document["out_of_memory"]["missing_bytes"] == 2 << 30
+
+
+def test_half_a_word_on_memory() -> None:
+    assert OutOfMemory.of({}) is None
+    found = OutOfMemory.of({"out_of_memory": {"message": "no room"}})
+    assert found is not None and found.missing_bytes is None and found.message == "no room"
