@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hlo_lab.api.analyze import Analysis as Analysis
     from hlo_lab.api.analyze import analyze as analyze
+    from hlo_lab.api.compare import TargetComparison as TargetComparison
+    from hlo_lab.api.compare import compare as compare
     from hlo_lab.api.diff import diff as diff
     from hlo_lab.api.doctor import doctor as doctor
     from hlo_lab.api.dump import dump as dump
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 _HOME = {
     "Analysis": "hlo_lab.api.analyze",
     "analyze": "hlo_lab.api.analyze",
+    "TargetComparison": "hlo_lab.api.compare",
+    "compare": "hlo_lab.api.compare",
     "diff": "hlo_lab.api.diff",
     "doctor": "hlo_lab.api.doctor",
     "dump": "hlo_lab.api.dump",
@@ -39,7 +43,9 @@ _HOME = {
 __all__ = [
     "Analysis",
     "Loaded",
+    "TargetComparison",
     "analyze",
+    "compare",
     "diff",
     "doctor",
     "dump",

@@ -50,6 +50,11 @@ VERBS: dict[str, Verb] = {
         "Say what costs time and memory, where, and what to do.",
         "hlo-lab analyze train.py:step --fail-on warning",
     ),
+    "compare": Verb(
+        "hlo_lab.cli.compare:compare",
+        "Compile for several targets and show them side by side.",
+        "hlo-lab compare train.py:step --target tpu:v5e:2x2 --target gpu:h100",
+    ),
     "diff": Verb(
         "hlo_lab.cli.diff:diff",
         "Compare two revisions, files or bundles; fail on a budget.",
