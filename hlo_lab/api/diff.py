@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hlo_lab.api.source import DEFAULT_TARGET, TIME_LIMIT, load
+from hlo_lab.api.source import (
+    DEFAULT_TARGET,
+    TIME_LIMIT,
+    Options,
+    compile_cached,
+    last_module,
+    load,
+)
 from hlo_lab.diff import DiffResult, Verdict, diff_modules, one_sided
 from hlo_lab.diff.budgets import Budget, BudgetResult, evaluate, parse
 from hlo_lab.errors import NotFoundError, UseError
@@ -27,6 +34,26 @@ STAGES = ("hlo-after", "hlo-before")
 _WORKTREE_PATH = "JAX_HLO_SOURCE_FILE_CANONICALIZATION_REGEX"  # each revision has its own
 
 Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class SideOptions:
+    """What one side alone is compiled with; the other options are shared.
+
+    Attributes:
+        target, python: None for the shared one.
+        xla_flags: ``KEY=VALUE`` each, after the shared ones.
+    """
+
+    target: str | None = None
+    xla_flags: tuple[str, ...] = ()
+    python: str | None = None
+
+    @property
+    def label(self) -> str:
+        """``(gpu:h100, xla_flag=true)``, for a reader to tell the sides apart."""
+        named = [self.target, *self.xla_flags, self.python]
+        return ", ".join(part for part in named if part)
 
 
 @dataclass(eq=False)
@@ -99,11 +126,16 @@ class Comparison:
 
 def diff(
     a: str | Path | Module,
-    b: str | Path | Module,
+    b: str | Path | Module | None = None,
     program: str | None = None,
     *,
     target: str | None = None,
     args: str | None = None,
+    mesh: str | None = None,
+    xla_flags: Sequence[str] = (),
+    python: str | None = None,
+    left: SideOptions | None = None,
+    right: SideOptions | None = None,
     stage: str = "hlo-after",
     fail_on: str | None = None,
     limit: int = LIMIT,
@@ -117,9 +149,11 @@ def diff(
         a, b: with ``program`` two git revisions (``.`` is the working tree as it is);
             ``a`` may be a range such as ``main..feature`` (or ``main...feature``: from
             their common commit), and ``b`` is then the program. Without it two HLO
-            files, bundles, programs or modules.
+            files, bundles, programs or modules; or, with ``left`` or ``right``, one program.
         program: ``path/file.py:name`` or ``package.module:name``.
-        target, args: as for ``load``.
+        target, args, mesh, xla_flags, python: as for ``load``.
+        left, right: what each side of one program is compiled with besides: another
+            target, flags or interpreter. Bundles then come from the cache.
         stage: ``hlo-after`` or ``hlo-before`` optimisation, for bundles and programs.
         fail_on: budgets; see ``diff.budgets.parse``.
         limit: changes that ``to_report`` shows.
@@ -135,12 +169,25 @@ def diff(
     if stage not in STAGES:
         raise UseError(f"--stage {stage!r}: use one of {', '.join(STAGES)}")
     budgets = parse(fail_on) if fail_on is not None else []
+    shared = Options(target or DEFAULT_TARGET, args, mesh, tuple(xla_flags), python)
+    if left is not None or right is not None:
+        pair = (left or SideOptions(), right or SideOptions())
+        sides = _two_ways(a, b, program, shared, pair, stage, time_limit, progress)
+        progress("comparing")
+        return sides.compare(None, stage, budgets, limit)
+    if b is None:
+        raise UseError(
+            f"{a}: name a second file, bundle or program, or what one program is to be compiled "
+            "with on each side, such as --left-python and --right-python"
+        )
     a, b, program = _forms(a, b, program)
     if program is not None:
+        if shared != Options(shared.target, args):
+            raise UseError("--mesh, --xla-flag and --python do not go with revisions yet")
         sides = _revisions(repository, str(a), str(b), program, target or DEFAULT_TARGET, args,
                            stage, time_limit, progress)  # fmt: skip
     else:
-        sides = _sources(a, b, target, args, stage, time_limit, progress)
+        sides = _sources(a, b, target, shared, stage, time_limit, progress)
     progress("comparing")
     return sides.compare(program, stage, budgets, limit)
 
@@ -214,11 +261,54 @@ def _forms(
     return a, b, program
 
 
+def _two_ways(
+    a: str | Path | Module,
+    b: str | Path | Module | None,
+    program: str | None,
+    shared: Options,
+    pair: tuple[SideOptions, SideOptions],
+    stage: str,
+    time_limit: float,
+    progress: Progress,
+) -> _Sides:
+    """One program (or two) compiled with options of its own on each side."""
+    from hlo_lab.lowering import ProgramReference
+
+    references = (str(a), str(a) if b is None else str(b))
+    for reference in references:
+        if program is not None or not ProgramReference.is_program(reference):
+            raise UseError(
+                f"{reference}: --left-... and --right-... compile a program twice; name one "
+                "such as train.py:step, without revisions"
+            )
+    sides, targets, notes = [], [], []
+    for reference, own in zip(references, pair, strict=True):
+        options = Options(
+            own.target or shared.target,
+            shared.args,
+            shared.mesh,
+            (*shared.xla_flags, *own.xla_flags),
+            own.python or shared.python,
+        )
+        bundle = compile_cached(reference, options, time_limit, progress)
+        module, found = last_module(bundle)
+        if stage != found and stage in bundle.stages:
+            module = bundle.module(stage)
+        label = f"{reference} ({own.label})" if own.label else reference
+        if "out_of_memory" in bundle.manifest:
+            notes.append(f"{label}: does not fit the device's memory; this is its {found}")
+        sides.append(_Side(label, module, bundle))
+        targets.append(bundle.target)
+    if targets[0] != targets[1]:
+        notes.append(f"compiled for different targets: {targets[0]} and {targets[1]}")
+    return _Sides(sides[0], sides[1], targets[1], notes)
+
+
 def _sources(
     a: str | Path | Module,
     b: str | Path | Module,
     target: str | None,
-    args: str | None,
+    shared: Options,
     stage: str,
     time_limit: float,
     progress: Progress,
@@ -226,7 +316,16 @@ def _sources(
     sides = []
     notes = []
     for source in (a, b):
-        loaded = load(source, target=target, args=args, time_limit=time_limit, progress=progress)
+        loaded = load(
+            source,
+            target=target,
+            args=shared.args,
+            mesh=shared.mesh,
+            xla_flags=shared.xla_flags,
+            python=shared.python,
+            time_limit=time_limit,
+            progress=progress,
+        )
         module = loaded.module
         if stage != "hlo-after":
             if loaded.bundle is not None:

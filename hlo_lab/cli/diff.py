@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,13 +10,44 @@ from hlo_lab.cli.common import (
     Args,
     Format,
     FormatOption,
+    Mesh,
     Output,
+    Python,
     Quiet,
     Target,
     TimeLimit,
+    XlaFlags,
     print_report,
     progress,
 )
+
+if TYPE_CHECKING:
+    from hlo_lab.api.diff import SideOptions
+
+_LeftTarget = Annotated[
+    str | None,
+    typer.Option("--left-target", metavar="TARGET", help="Compile A for another target."),
+]
+_RightTarget = Annotated[
+    str | None,
+    typer.Option("--right-target", metavar="TARGET", help="Compile B for another target."),
+]
+_LeftFlags = Annotated[
+    list[str] | None,
+    typer.Option("--left-xla-flag", metavar="KEY=VALUE", help="A flag for A alone; repeatable."),
+]
+_RightFlags = Annotated[
+    list[str] | None,
+    typer.Option("--right-xla-flag", metavar="KEY=VALUE", help="A flag for B alone; repeatable."),
+]
+_LeftPython = Annotated[
+    str | None,
+    typer.Option("--left-python", metavar="PATH", help="Compile A with this interpreter's jax."),
+]
+_RightPython = Annotated[
+    str | None,
+    typer.Option("--right-python", metavar="PATH", help="Compile B with this interpreter's jax."),
+]
 
 
 def diff(
@@ -25,16 +56,17 @@ def diff(
         typer.Argument(
             metavar="A",
             help="A revision, a range (main..feature), an HLO file, a bundle or a program; "
+            "with --left-... or --right-... the program that is compiled in two ways; "
             ". is the working tree.",
             show_default=False,
         ),
     ],
     after: Annotated[
-        str,
+        str | None,
         typer.Argument(
             metavar="B", help="The same; the program after a range.", show_default=False
         ),
-    ],
+    ] = None,
     program: Annotated[
         str | None,
         typer.Argument(
@@ -45,6 +77,15 @@ def diff(
     ] = None,
     target: Target = None,
     args: Args = None,
+    mesh: Mesh = None,
+    xla_flags: XlaFlags = None,
+    python: Python = None,
+    left_target: _LeftTarget = None,
+    right_target: _RightTarget = None,
+    left_xla_flags: _LeftFlags = None,
+    right_xla_flags: _RightFlags = None,
+    left_python: _LeftPython = None,
+    right_python: _RightPython = None,
     stage: Annotated[
         str, typer.Option("--stage", metavar="STAGE", help="hlo-after or hlo-before optimisation.")
     ] = "hlo-after",
@@ -71,17 +112,27 @@ def diff(
     touched. The verdict is identical (up to names, order and source lines), equivalent
     (differs only in what cannot change what runs) or changed.
 
+    One program compiled in two ways: --left-python and --right-python with other versions
+    of JAX, --left-xla-flag and --right-xla-flag, --left-target and --right-target.
+
     Exits 1 when a budget of --fail-on is broken, 3 when a program fails in a revision.
     """
     from hlo_lab import api
 
-    with progress(f"comparing {before} and {after}") as step:
+    left = _side(left_target, left_xla_flags, left_python)
+    right = _side(right_target, right_xla_flags, right_python)
+    with progress(f"comparing {before} and {after or before}") as step:
         comparison = api.diff(
             before,
             after,
             program,
             target=target,
             args=args,
+            mesh=mesh,
+            xla_flags=xla_flags or (),
+            python=python,
+            left=left,
+            right=right,
             stage=stage,
             fail_on=fail_on,
             limit=limit,
@@ -91,3 +142,11 @@ def diff(
     print_report(format, output, comparison.to_dict, comparison.to_report)
     if comparison.broken:
         raise typer.Exit(1)
+
+
+def _side(target: str | None, flags: list[str] | None, python: str | None) -> SideOptions | None:
+    """A side's own options; None where it has none."""
+    from hlo_lab.api.diff import SideOptions
+
+    own = SideOptions(target, tuple(flags or ()), python)
+    return None if own == SideOptions() else own
