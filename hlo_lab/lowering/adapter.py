@@ -6,6 +6,7 @@ hlo-lab may import ``jax._src`` or ``jaxlib``.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,16 +21,26 @@ MEMORY_FIELDS = (
 )
 
 
-def versions() -> dict[str, str]:
-    """Versions of what compiles: Python, jax and jaxlib."""
-    import platform
+_COMPILERS = {
+    "tpu": ("libtpu",),
+    "gpu": ("jax-cuda12-pjrt", "jax-cuda13-pjrt", "nvidia-cuda-nvcc-cu12", "nvidia-cuda-nvcc"),
+}
+
+
+def versions(platform: str) -> dict[str, str]:
+    """Versions of what compiles: Python, jax, jaxlib, and the platform's own compiler."""
+    import platform as running
     from importlib import metadata
 
-    return {
-        "python": platform.python_version(),
+    out = {
+        "python": running.python_version(),
         "jax": metadata.version("jax"),
         "jaxlib": metadata.version("jaxlib"),
     }
+    for package in _COMPILERS.get(platform, ()):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            out[package] = metadata.version(package)
+    return out
 
 
 def is_jitted(function: Any) -> bool:
@@ -168,18 +179,16 @@ def partitions(module: Any) -> tuple[int, int]:
     return int(replicas), int(parts)
 
 
-def compile_stablehlo(module: Any, options: dict[str, Any]) -> Any:
-    """Compile a whole MLIR module for the default backend.
+def compile_stablehlo(module: Any, options: dict[str, Any], devices: Sequence[Any]) -> Any:
+    """Compile a whole MLIR module for the first of these devices that it needs.
 
     Raises:
         ValueError: it needs more devices than there are.
     """
-    import jax
     import numpy as np
     from jax._src import compiler
 
     replicas, parts = partitions(module)
-    devices = jax.devices()
     if replicas * parts > len(devices):
         raise ValueError(f"needs {replicas * parts} devices, the target has {len(devices)}")
     chosen = np.array(devices[: replicas * parts], dtype=object).reshape(replicas, parts)
@@ -303,9 +312,38 @@ def module_name(module: Any) -> str:
     return ir.StringAttr(attributes["sym_name"]).value if "sym_name" in attributes else "module"
 
 
-def dump_flags(folder: Path) -> dict[str, Any]:
-    """Compiler options that make XLA write the module after every pass that changed it."""
-    return {"xla_dump_to": str(folder), "xla_dump_hlo_pass_re": ".*"}
+def dump_flags(folder: Path, *, every_pass: bool) -> dict[str, Any]:
+    """Compiler options that make XLA write its reports to a folder.
+
+    Args:
+        every_pass: and the module after every pass that changed it.
+    """
+    reports = {"xla_dump_to": str(folder)}
+    return {**reports, "xla_dump_hlo_pass_re": ".*"} if every_pass else reports
+
+
+def flags_near(name: str) -> list[str]:
+    """Names of XLA flags close to this one, from the text inside the installed compilers."""
+    import difflib
+    import importlib.util
+
+    known: set[str] = set()
+    words = set(name.split("_")[1:])
+    for package, pattern in (("jaxlib", "libjax_common.so"), ("libtpu", "libtpu.so")):
+        spec = importlib.util.find_spec(package)
+        for place in spec.submodule_search_locations or () if spec is not None else ():
+            for library in Path(place).glob(pattern):
+                known.update(_flags_in(library))
+    # comparing by letters is slow: only names that share words
+    likely = sorted(known, key=lambda each: (-len(words & set(each.split("_"))), each))[:500]
+    return difflib.get_close_matches(name, likely, n=3, cutoff=0.75)
+
+
+def _flags_in(library: Path) -> set[str]:
+    import mmap
+
+    with library.open("rb") as stream, mmap.mmap(stream.fileno(), 0, prot=mmap.PROT_READ) as data:
+        return {name.decode() for name in re.findall(rb"xla_[a-z0-9_]{3,80}", data)}
 
 
 def hide_frames_of(folder: Path) -> None:
@@ -319,3 +357,100 @@ def hide_frames_of(folder: Path) -> None:
 
     source_info_util.register_exclusion(str(folder) + os.sep)
     source_info_util.register_exclusion("<frozen ")
+
+
+def make_mesh(shape: tuple[int, ...], names: tuple[str, ...], devices: Sequence[Any]) -> Any:
+    """A mesh of devices, laid out so that its axes follow the network where that is known."""
+    import jax
+    import numpy as np
+    from jax.experimental import mesh_utils
+
+    try:
+        placed = mesh_utils.create_device_mesh(shape, list(devices), allow_split_physical_axes=True)
+    except (NotImplementedError, AssertionError):  # a shape that no placement of JAX's fits
+        placed = np.array(devices, dtype=object).reshape(shape)
+    auto = (jax.sharding.AxisType.Auto,) * len(shape)
+    return jax.sharding.Mesh(placed, names, axis_types=auto)
+
+
+def set_mesh(mesh: Any) -> Any:
+    """A context in which ``mesh`` is the one that bare PartitionSpecs mean."""
+    import jax
+
+    return jax.set_mesh(mesh)
+
+
+def tpu_devices(topology: str, chips: tuple[int, ...], config: str) -> list[Any]:
+    """Compile-only devices of a TPU slice such as ``v5e:2x2``.
+
+    Args:
+        chips: the slice's dimensions.
+        config: libtpu's ``chip_config_name``; empty for its default.
+    """
+    from jax.experimental import topologies
+
+    # a host has 2x2 chips, which libtpu wants said where a slice is smaller
+    bounds = [*(2 if size % 2 == 0 else 1 for size in chips[:2]), 1]
+    options: dict[str, Any] = {"chip_config_name": config} if config else {}
+    if any(size % 2 for size in chips[:2]):
+        options["chips_per_host_bounds"] = bounds
+    found = topologies.get_topology_desc(topology, platform="tpu", **options)
+    return list(found.devices)
+
+
+def gpu_devices(config: str, topology: str) -> list[Any]:
+    """Compile-only devices of GPUs of one kind.
+
+    Args:
+        config: a ``GpuTargetConfigProto`` as text.
+        topology: partitions x hosts x GPUs on each, such as ``1x1x8``.
+    """
+    from jax.experimental import topologies
+
+    found = topologies.get_topology_desc(platform="cuda", target_config=config, topology=topology)
+    return list(found.devices)
+
+
+def cuda_toolkit() -> Path | None:
+    """The folder with ``bin/ptxas`` that NVIDIA's wheels install; None where there is none."""
+    import importlib.util
+
+    spec = importlib.util.find_spec("nvidia")
+    for place in spec.submodule_search_locations or () if spec is not None else ():
+        for name in ("cuda_nvcc", "cu13"):
+            if Path(place, name, "bin", "ptxas").is_file():
+                return Path(place, name)
+    return None
+
+
+def has_cuda_compiler() -> bool:
+    """Whether XLA's compiler for NVIDIA GPUs is installed (its plugin; no driver is needed)."""
+    import importlib.util
+
+    spec = importlib.util.find_spec("jax_plugins")
+    places = spec.submodule_search_locations or () if spec is not None else ()
+    return any(any(Path(place).glob("xla_cuda1?/xla_cuda_plugin.so")) for place in places)
+
+
+def lowered_platform(lowered: Any) -> str:
+    """The platform of the devices that a ``jax.stages.Lowered`` is for; empty if unknown."""
+    arguments = getattr(lowered._lowering, "compile_args", {})
+    return str(getattr(arguments.get("backend"), "platform", ""))
+
+
+def count_flops(module: Any) -> dict[str, float] | None:
+    """Operation counts of an HLO module by jaxlib; None where it cannot say."""
+    import jax
+    from jaxlib import _jax
+
+    try:
+        counts = _jax.hlo_module_cost_analysis(jax.local_devices(backend="cpu")[0].client, module)
+    except Exception:  # jaxlib raises its own error type on what it does not know
+        return None
+    return dict(sorted(counts.items()))
+
+
+def has_shardings(module: Any) -> bool:
+    """Whether an MLIR module says of any value how it is split over devices."""
+    text = module.operation.get_asm(large_elements_limit=16)
+    return any(mark in text for mark in ("sdy.", "mhlo.sharding", "@Sharding", "SPMDFullToShard"))

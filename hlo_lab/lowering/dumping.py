@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from hlo_lab import __version__
+from hlo_lab.errors import CompilerError
 from hlo_lab.lowering.arguments import parse_arguments
 from hlo_lab.lowering.bundle import Bundle
 from hlo_lab.lowering.manifest import flags, git_state, write_manifest
+from hlo_lab.lowering.mesh import check_mesh, parse_mesh
 from hlo_lab.lowering.output import check_output, new_folder
 from hlo_lab.lowering.process import DEFAULT_TIME_LIMIT, Progress, run_worker
 from hlo_lab.lowering.reference import ProgramReference
@@ -26,6 +28,8 @@ def dump(
     out: str | Path,
     target: str = "cpu",
     args: str | None = None,
+    mesh: str | None = None,
+    xla_flags: Mapping[str, str] | None = None,
     passes: bool = False,
     time_limit: float = DEFAULT_TIME_LIMIT,
     force: bool = False,
@@ -41,6 +45,9 @@ def dump(
         out: the folder to write; a bundle already there is replaced in one step.
         target: see ``Target.parse``.
         args: see ``lowering.arguments``; None to use the program's example arguments.
+        mesh: axes over all devices of the target, ``data=4,model=2``: what a parameter
+            ``mesh`` of ``example_args`` gets, and what bare PartitionSpecs mean.
+        xla_flags: XLA's options by name, without dashes.
         passes: also keep the module after each pass that changed it.
         time_limit: seconds until the process is killed; 0 for none.
         force: replace a folder that is not a bundle.
@@ -56,6 +63,9 @@ def dump(
     program, chosen = ProgramReference.parse(reference), Target.parse(target)
     if args is not None:
         parse_arguments(args)
+    axes = parse_mesh(mesh) if mesh is not None else None
+    if axes is not None and chosen.devices is not None:
+        check_mesh(axes, chosen.devices, str(chosen))
     start = Path.cwd() if cwd is None else Path(cwd).resolve()
     file = program.check_file(start)
     out = Path(out)
@@ -66,6 +76,9 @@ def dump(
             "mode": "stablehlo" if program.kind == "stablehlo" else "function",
             "reference": reference,
             "args": args,
+            "target": target,
+            "mesh": axes,
+            "xla_flags": dict(xla_flags or {}),
             "passes": passes,
             "folder": str(folder),
             "cwd": str(start),
@@ -82,7 +95,8 @@ def dump(
             write_timeline(folder)
         source = info.pop("file", None) or (str(file.resolve()) if file else None)
         facts = {"program": {"reference": reference, "file": source, "args": args}}
-        finish_bundle(folder, {**facts, **info}, chosen, environment)
+        compiled = {"mesh": axes, "xla_flags": request["xla_flags"]}
+        finish_bundle(folder, {**facts, **compiled, **info}, chosen, environment)
     return Bundle.open(out)
 
 
@@ -103,6 +117,8 @@ def finish_bundle(
     """Add to a worker's files what is derived from them, and the manifest."""
     from hlo_lab.ir.files import read_module
 
+    if not (folder / "hlo_after.txt").exists():
+        raise CompilerError(str(info["out_of_memory"]["message"].splitlines()[0]))
     module = read_module(folder / "hlo_after.txt")
     order = {
         computation.name: [module.instruction_names[row] for row in computation.rows]
@@ -116,6 +132,10 @@ def finish_bundle(
             "program": info["program"],
             "module": module.name,
             "target": str(target),
+            "mesh": info.get("mesh"),
+            "xla_flags": info.get("xla_flags", {}),
+            "notes": info.get("notes", []),
+            "out_of_memory": info.get("out_of_memory"),
             "devices": info["devices"],
             "arguments": info.get("arguments", []),
             "static": info.get("static", []),

@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import time
 from pathlib import Path
 
 import platformdirs
 
 KEEP = 50
+
+# What compilers of accelerators say on every start on a machine without one.
+_NOISE = re.compile(
+    rb"""\s*(?:$
+    | cuda_plugin_extension\ is\ not\ found
+    | Failed\ to\ find\ host\ bounds | .*TPU_ACCELERATOR_TYPE | .*worker\ hostname
+    | .*absl::InitializeLog | .*Logging\ before\ InitGoogle
+    | .*cudart_stub\.cc | .*Could\ not\ find\ cuda\ drivers
+    | ===\ Source\ Location\ Trace | learning/.*libtpu_init_utils
+    | .*This\ TensorFlow\ binary | .*cpu_feature_guard
+    )""",
+    re.VERBOSE,
+)
 
 
 def log_folder() -> Path:
@@ -44,10 +58,21 @@ def new_log() -> Path:
 
 
 def last_lines(path: Path, count: int = 5) -> list[str]:
-    """The last lines with text in a log, each cut to 200 characters."""
+    """The last lines that say something in a log, each cut to 200 characters."""
+    return [line[:200] for line in _telling(path)][-count:]
+
+
+def says_nothing(path: Path) -> bool:
+    """Whether a log holds no more than what compilers say at every start."""
+    with contextlib.suppress(OSError):
+        return path.stat().st_size < 65536 and not _telling(path)
+    return False
+
+
+def _telling(path: Path) -> list[str]:
     with contextlib.suppress(OSError):
         with path.open("rb") as stream:
             stream.seek(max(0, path.stat().st_size - 65536))
-            text = stream.read().decode("utf-8", "replace")
-        return [line[:200] for line in text.splitlines() if line.strip()][-count:]
+            lines = stream.read().splitlines()
+        return [line.decode("utf-8", "replace") for line in lines if not _NOISE.match(line)]
     return []

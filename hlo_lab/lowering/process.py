@@ -22,7 +22,7 @@ from typing import IO, Any
 
 from hlo_lab import errors
 from hlo_lab.errors import CompilerError, HloLabError, ProgramError
-from hlo_lab.lowering.logs import last_lines, new_log
+from hlo_lab.lowering.logs import last_lines, new_log, says_nothing
 
 DEFAULT_TIME_LIMIT = 600.0  # seconds
 MAX_LOG = 64 << 20  # bytes; a program that prints without end must not fill the disk
@@ -181,7 +181,7 @@ class _Worker:
             raise kind(f"{ended}: {said}" if said else ended, self.log)
         if not self.result["ok"]:
             raise self._error(self.result["kind"], self.result["message"])
-        if self.log.stat().st_size == 0:
+        if says_nothing(self.log):
             self.log.unlink()
         info: dict[str, Any] = self.result["info"]
         return info

@@ -79,6 +79,11 @@ def dump_script(
         ProgramError: the script did not end in time, or its process died.
     """
     chosen = Target.parse(target)
+    if chosen.is_ahead_of_time:
+        raise UseError(
+            f"a script runs on this machine's devices, so not for {chosen}: use --target cpu or "
+            f"cpu:N, or name a function of it (file.py:name)"
+        )
     start = Path.cwd() if cwd is None else Path(cwd).resolve()
     if not (start / script).is_file():
         raise NotFoundError(f"{script}: no such file")
@@ -92,6 +97,7 @@ def dump_script(
                 "mode": "script",
                 "reference": str(script),
                 "argv": list(argv),
+                "target": target,
                 "filter": name_filter,
                 "min_size": min_size,
                 "folder": str(folder),

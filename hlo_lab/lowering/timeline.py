@@ -58,6 +58,21 @@ def write_timeline(folder: Path) -> list[dict[str, Any]]:
     return entries
 
 
+def last_module(raw: Path, out: Path) -> str | None:
+    """Copy the module after the last pass that XLA dumped to ``out``; the pass's name.
+
+    None, and no file, where it dumped no pass.
+    """
+    found = [(path.stat().st_mtime_ns, match, path) for match, path in _in_order(raw)]
+    if not found:
+        return None
+    # several modules may be in the folder: the one that was worked on last
+    _, match, path = max(found, key=lambda each: (each[0], each[1]["number"]))
+    shutil.copyfile(path, out)
+    after = match["after"]
+    return f"the start of {match['pipeline']}" if after == "pipeline-start" else after
+
+
 def _pass_name(after: str, previous: str, text: str) -> str:
     """The pass; XLA has no name for what it does between two pipelines."""
     if after != "pipeline-start":

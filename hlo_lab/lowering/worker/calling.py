@@ -12,8 +12,7 @@ from typing import Any
 from hlo_lab.errors import InputError
 from hlo_lab.lowering import adapter
 from hlo_lab.lowering.arguments import ArraySpec, parse_arguments
-
-MESH_AXIS = "data"
+from hlo_lab.lowering.worker.devices import TargetDevices
 
 
 @dataclass(frozen=True)
@@ -28,6 +27,14 @@ class Call:
     kwargs: dict[str, Any]
     static: tuple[tuple[str, Any], ...]
     _traced: tuple[bool, ...]
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether an argument says on which devices it is."""
+        import jax
+
+        leaves = jax.tree_util.tree_leaves((self.args, self.kwargs))
+        return any(getattr(leaf, "sharding", None) is not None for leaf in leaves)
 
     def staged(self, function: Callable[..., Any]) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         """A function to jit, and its positional and keyword arguments.
@@ -64,7 +71,12 @@ def _name(function: Any) -> str:
 
 
 def find_arguments(
-    function: Callable[..., Any], owner: Any, module: ModuleType, text: str | None, where: str
+    function: Callable[..., Any],
+    owner: Any,
+    module: ModuleType,
+    text: str | None,
+    where: str,
+    target: TargetDevices,
 ) -> Call:
     """The call to lower, from the first of: ``text``, ``NAME.example_args``, ``example_args()``.
 
@@ -80,12 +92,13 @@ def find_arguments(
     if text is not None:
         args, kwargs = parse_arguments(text)
     else:
-        args, kwargs = _example(function, owner, module, where)
+        args, kwargs = _example(function, owner, module, where, target)
     _check_signature(function, args, kwargs, where)
     flat, structure = jax.tree_util.tree_flatten_with_path((args, kwargs))
     traced = tuple(_is_traceable(leaf, numbers=text is None) for _, leaf in flat)
     whole = [
-        _abstract(leaf) if each else leaf for (_, leaf), each in zip(flat, traced, strict=True)
+        _abstract(leaf, target, where) if each else leaf
+        for (_, leaf), each in zip(flat, traced, strict=True)
     ]
     args, kwargs = jax.tree_util.tree_unflatten(structure, whole)
     names = _parameter_names(function)
@@ -117,16 +130,16 @@ def _path(path: tuple[Any, ...], names: list[str]) -> str:
 
 
 def _example(
-    function: Any, owner: Any, module: ModuleType, where: str
+    function: Any, owner: Any, module: ModuleType, where: str, target: TargetDevices
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     for place in (function, getattr(function, "func", None)):  # functools.partial keeps .func
         if place is not None and hasattr(place, "example_args"):
-            return _normal(_evaluate(place.example_args, where), where)
+            return _normal(_evaluate(place.example_args, where, target), where)
     if _takes_nothing(function):
         return (), {}
     for place in (owner, module):
         if hasattr(place, "example_args"):
-            return _normal(_evaluate(place.example_args, where), where)
+            return _normal(_evaluate(place.example_args, where, target), where)
     try:
         inspect.signature(function).bind()
     except ValueError:  # a builtin without a signature
@@ -146,7 +159,7 @@ def _takes_nothing(function: Any) -> bool:
         return False
 
 
-def _evaluate(example: Any, where: str) -> Any:
+def _evaluate(example: Any, where: str, target: TargetDevices) -> Any:
     if not callable(example):
         return example
     parameters = inspect.signature(example).parameters
@@ -161,15 +174,7 @@ def _evaluate(example: Any, where: str) -> Any:
             f"{where}: example_args takes {', '.join(sorted(needed))}; "
             f"only a parameter named mesh can be filled in"
         )
-    return example(mesh=_mesh()) if "mesh" in parameters else example()
-
-
-def _mesh() -> Any:
-    """All devices of the target in one axis."""
-    import jax
-
-    auto = (jax.sharding.AxisType.Auto,)
-    return jax.make_mesh((jax.device_count(),), (MESH_AXIS,), axis_types=auto)
+    return example(mesh=target.mesh) if "mesh" in parameters else example()
 
 
 def _normal(example: Any, where: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -231,7 +236,7 @@ def _is_traceable(leaf: Any, *, numbers: bool) -> bool:
     return isinstance(leaf, ArraySpec) or (hasattr(leaf, "shape") and hasattr(leaf, "dtype"))
 
 
-def _abstract(leaf: Any) -> Any:
+def _abstract(leaf: Any, target: TargetDevices, where: str) -> Any:
     import jax
 
     if isinstance(leaf, ArraySpec):
@@ -244,6 +249,13 @@ def _abstract(leaf: Any) -> Any:
     sharding = getattr(leaf, "sharding", None)
     if isinstance(leaf, jax.Array) and not adapter.is_committed(leaf):
         sharding = None
+    if sharding is not None and target.target.is_ahead_of_time and target.is_foreign(sharding):
+        if len(sharding.device_set) > 1:
+            raise InputError(
+                f"{where}: an argument is spread over devices that are not those of "
+                f"{target.target}{target.explanation()}"
+            )
+        sharding = None  # an array that happens to be on this machine
     return adapter.abstract_array(
         leaf.shape,
         adapter.canonical_dtype(leaf.dtype),

@@ -40,7 +40,7 @@ def user_line(error: BaseException) -> str | None:
     while trace is not None:
         file = trace.tb_frame.f_code.co_filename
         here = f"{file}:{trace.tb_lineno}"
-        if _is_user_file(file):
+        if is_user_file(file):
             own = here
         elif not file.startswith(("<frozen", _OWN)):
             foreign = here
@@ -48,7 +48,8 @@ def user_line(error: BaseException) -> str | None:
     return own or foreign
 
 
-def _is_user_file(file: str) -> bool:
+def is_user_file(file: str) -> bool:
+    """Whether a code object's file is the user's: no library, nor hlo-lab itself."""
     if file.startswith(("<", _OWN, *_LIBRARY, sys.prefix)):
         return False
     return not any(part in _PACKAGES for part in Path(file).parts)

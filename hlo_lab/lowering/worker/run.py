@@ -6,16 +6,21 @@ import errno
 import gzip
 import json
 import os
+import re
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from hlo_lab.errors import CompilerError, ExecutionError, HloLabError, InputError, ProgramError
 from hlo_lab.lowering import adapter
 from hlo_lab.lowering.reference import ProgramReference
+from hlo_lab.lowering.target import Target
 from hlo_lab.lowering.worker.channel import Channel, die_with_parent
+from hlo_lab.lowering.worker.compiling import Compilation, DoesNotFitError
+from hlo_lab.lowering.worker.devices import TargetDevices, context_of
 from hlo_lab.lowering.worker.failure import explain, first_line
 
 
@@ -53,6 +58,9 @@ class _Worker:
         self.channel = channel
         self.folder = Path(request["folder"])
         self.cwd = Path(request["cwd"])
+        self.target = Target.parse(request["target"])
+        self.notes = [self.target.note] if self.target.note else []
+        self.devices: TargetDevices | None = None
         self.stage = ""
         self.seconds: dict[str, float] = {}
         self._began = time.perf_counter()
@@ -76,25 +84,33 @@ class _Worker:
             "lower": "being lowered",
             "script": "running",
         }
-        return explain(error, doing.get(self.stage, self.stage))
+        hint = self.devices.explanation() if self.devices is not None else ""
+        return explain(error, doing.get(self.stage, self.stage)) + hint
 
     def run(self) -> dict[str, Any]:
         mode = self.request["mode"]
         run = {"script": self.script, "stablehlo": self.stablehlo}.get(mode, self.function)
         info = run()
         info["seconds"] = self.seconds
-        info["versions"] = adapter.versions()
-        info["devices"] = self.device_count()
+        info["versions"] = adapter.versions(self.target.platform)
+        info["notes"] = self.notes
+        info.setdefault("devices", self.device_count())
         return info
 
     def device_count(self) -> int:
         import jax
 
+        if self.devices is not None:
+            return len(self.devices.devices)
         return jax.device_count()
 
     def prepare_jax(self) -> None:
         adapter.set_config("jax_enable_compilation_cache", False)
         adapter.hide_frames_of(Path(__file__).parents[1])
+
+    def prepare_target(self) -> TargetDevices:
+        self.devices = TargetDevices(self.target, self.request["mesh"])
+        return self.devices
 
     def script(self) -> dict[str, Any]:
         from hlo_lab.lowering.worker.script import capture
@@ -110,6 +126,7 @@ class _Worker:
 
         self.enter("read")
         self.prepare_jax()
+        devices = self.prepare_target().devices
         path = self.cwd / self.request["reference"]
         data = path.read_bytes()
         text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode()
@@ -119,12 +136,12 @@ class _Worker:
             detail = first_line(str(error).replace("Unable to parse module assembly:", ""))
             raise InputError(f"{path.name}: not a StableHLO module: {detail}") from None
         stages.write_before(self.folder, module)
-        self.enter("compile")
-        executable = adapter.compile_stablehlo(module, self.compiler_options())
-        self.enter("write")
-        stages.write_after(self.folder, executable)
-        self.enter("done")
-        return {"arguments": adapter.main_arguments(module), "absent": ["jaxpr"]}
+        info = self.compile(
+            lambda options: adapter.compile_stablehlo(module, options, devices),
+            lambda executable: executable,
+        )
+        info.pop("compiled")
+        return {**info, "arguments": adapter.main_arguments(module), "absent": ["jaxpr"]}
 
     def function(self) -> dict[str, Any]:
         from hlo_lab.lowering.worker import calling, loading, stages
@@ -132,42 +149,104 @@ class _Worker:
 
         reference = ProgramReference.parse(self.request["reference"])
         self.enter("import")
+        if self.target.is_ahead_of_time:
+            # before the program, which may ask for devices
+            self.prepare_target()
         module = loading.load_module(reference, self.cwd)
         function, owner = loading.find_program(module, reference.name, reference.place)
         self.prepare_jax()
         self.enter("arguments")
-        call = calling.find_arguments(function, owner, module, self.request["args"], reference.text)
+        devices = self.devices or self.prepare_target()
+        call = calling.find_arguments(
+            function, owner, module, self.request["args"], reference.text, devices
+        )
         self.enter("trace")
-        jaxpr, lowered = self.lower(function, call)
+        jaxpr, lowered = self.lower(function, call, devices)
+        self.check_platform(lowered, reference)
         if jaxpr is not None:
             stages.write_jaxpr(self.folder, jaxpr)
         stages.write_before(self.folder, lowered.compiler_ir())
-        self.enter("compile")
-        compiled = lowered.compile(self.compiler_options() or None)
-        self.enter("write")
-        stages.write_after(self.folder, compiled.runtime_executable())
-        self.enter("done")
+        info = self.compile(
+            lambda options: lowered.compile(options or None),
+            lambda compiled: compiled.runtime_executable(),
+        )
         return {
             "file": getattr(module, "__file__", None),
             "absent": [] if jaxpr is not None else ["jaxpr"],
-            **describe_call(call, adapter.argument_names(jaxpr), lowered, compiled),
+            **describe_call(call, adapter.argument_names(jaxpr), lowered, info.pop("compiled")),
+            **info,
         }
 
-    def lower(self, function: Any, call: Any) -> tuple[Any, Any]:
-        """(jaxpr or None, ``jax.stages.Lowered``) of the call."""
+    def compile(
+        self, compile: Callable[[dict[str, Any]], Any], executable: Callable[[Any], Any]
+    ) -> dict[str, Any]:
+        """Compile and write what came of it; ``compiled`` is None where it does not fit."""
+        from hlo_lab.lowering.worker import stages
+
+        self.enter("compile")
+        compilation = Compilation(
+            self.folder, self.target, self.request["xla_flags"], passes=self.request["passes"]
+        )
+        info: dict[str, Any] = {"compiled": None}
+        try:
+            info["compiled"] = compile_result = compilation.run(compile)
+        except DoesNotFitError as failure:
+            info["out_of_memory"] = failure.facts
+            self.enter("write")
+        else:
+            self.enter("write")
+            stages.write_after(self.folder, executable(compile_result), compilation)
+        self.enter("done")
+        return info
+
+    def lower(self, function: Any, call: Any, devices: TargetDevices) -> tuple[Any, Any]:
+        """(jaxpr or None, ``jax.stages.Lowered``) of the call, inside the mesh that it needs."""
         import jax
 
         args, kwargs = call.args, call.kwargs
         if not adapter.is_jitted(function):
             function, (args, kwargs) = call.staged(function)
             function = jax.jit(function)
-        traced = function.trace(*args, **kwargs)
-        self.enter("lower")
-        return adapter.jaxpr_of(traced), adapter.plain_lowered(traced.lower())
 
-    def compiler_options(self) -> dict[str, Any]:
-        if not self.request["passes"]:
-            return {}
-        raw = self.folder / "raw_passes"
-        raw.mkdir()
-        return adapter.dump_flags(raw)
+        def lower_in(mesh: Any) -> tuple[Any, Any]:
+            self.enter("trace")
+            with context_of(mesh):
+                traced = function.trace(*args, **kwargs)
+                self.enter("lower")
+                return adapter.jaxpr_of(traced), adapter.plain_lowered(traced.lower())
+
+        if devices.axes is not None:
+            return lower_in(devices.mesh)
+        if call.is_sharded or not self.target.is_ahead_of_time:
+            # the arguments say where they are
+            return lower_in(None)
+        if len(devices.devices) == 1:
+            return lower_in(devices.mesh)
+        try:
+            found = lower_in(devices.mesh)
+        except Exception as error:
+            raise self.without_axis(error, devices) from None
+        if adapter.has_shardings(found[1].compiler_ir()):
+            return found
+        self.notes.append(f"the program has no shardings: compiled for one device of {self.target}")
+        return lower_in(devices.one)
+
+    def without_axis(self, error: Exception, devices: TargetDevices) -> Exception:
+        """The error, or what to do about it where the program names an axis of its own."""
+        if not re.search(r"axis.*not (found|defined|present)|not found in mesh", str(error)):
+            return error
+        count = len(devices.devices)
+        return InputError(
+            f"{explain(error, 'being traced')}; it names axes of a mesh: say which with "
+            f"--mesh NAME={count} (or NAME=N,OTHER=M, {count} devices in all)"
+        )
+
+    def check_platform(self, lowered: Any, reference: ProgramReference) -> None:
+        """Raises ``InputError`` where a program was lowered for other devices than the target's."""
+        platform = adapter.lowered_platform(lowered)
+        if self.devices is None or not self.target.is_ahead_of_time or platform != "cpu":
+            return
+        raise InputError(
+            f"{reference.text} was lowered for this machine's CPU, not for {self.target}"
+            + (self.devices.explanation() or "; its shardings name devices of this machine")
+        )

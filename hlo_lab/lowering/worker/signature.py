@@ -28,7 +28,7 @@ def _arguments(names: tuple[str, ...], lowered: Any, compiled: Any) -> list[dict
     import jax
 
     flat, _ = jax.tree_util.tree_flatten_with_path(lowered.args_info)
-    shardings = _shardings(compiled)
+    shardings = _shardings(compiled) if compiled is not None else {}
     out = []
     if len(names) != len(flat):
         names = tuple(jax.tree_util.keystr(path) for path, _ in flat)

@@ -9,9 +9,12 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hlo_lab.lowering import adapter, timeline
+
+if TYPE_CHECKING:
+    from hlo_lab.lowering.worker.compiling import Compilation
 
 # An HLO text with all its constants may be larger than one without by this much, in
 # characters; beyond it constants of more than ten elements are left to the proto.
@@ -38,13 +41,16 @@ def write_before(folder: Path, mlir_module: Any) -> None:
     _write_hlo(folder, "hlo_before", adapter.hlo_of_stablehlo(mlir_module), header)
 
 
-def write_after(folder: Path, executable: Any) -> None:
+def write_after(folder: Path, executable: Any, compilation: Compilation | None = None) -> None:
     """The optimised, scheduled HLO and what the compiler says of it."""
-    _write_hlo(folder, "hlo_after", adapter.optimised_module(executable), {})
-    analysis = {
+    module = adapter.optimised_module(executable)
+    _write_hlo(folder, "hlo_after", module, {})
+    analysis: dict[str, Any] = {
         "memory_analysis": adapter.memory_analysis(executable),
         "cost_analysis": adapter.cost_analysis(executable),
     }
+    if compilation is not None and compilation.ptx_bytes is not None:
+        analysis["ptx_bytes"] = compilation.ptx_bytes
     _write(folder / "analysis.json", json.dumps(analysis, indent=1, sort_keys=True) + "\n")
 
 

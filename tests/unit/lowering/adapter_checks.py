@@ -42,7 +42,7 @@ def executable() -> Any:
 
 
 def check_versions() -> None:
-    assert adapter.versions()["jax"] == jax.__version__
+    assert adapter.versions("cpu")["jax"] == jax.__version__
 
 
 def check_is_jitted() -> None:
@@ -113,7 +113,7 @@ def check_stablehlo_round_trip() -> None:
     text = adapter.stablehlo_text(mlir())
     assert "loc(" in text
     module = adapter.parse_stablehlo(text)
-    again = adapter.compile_stablehlo(module, {})
+    again = adapter.compile_stablehlo(module, {}, jax.devices())
     one, other = (
         adapter.hlo_text(adapter.optimised_module(each), large_constants=True)
         for each in (executable(), again)
@@ -143,7 +143,7 @@ def check_argument_names() -> None:
 
 def check_pass_dumps() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        lowered().lower().compile(adapter.dump_flags(Path(folder)))
+        lowered().lower().compile(adapter.dump_flags(Path(folder), every_pass=True))
         names = [path.name for path in Path(folder).iterdir()]
     assert any(".after_" in name and name.endswith(".txt") for name in names)
 

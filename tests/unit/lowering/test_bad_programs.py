@@ -100,7 +100,7 @@ def test_example_args_of_another_kind(
 
 def test_bad_targets_and_arguments_are_refused_before_anything_runs(fails: Fails) -> None:
     began = time.monotonic()
-    assert isinstance(fails(":step", target="tpu:v5e:2x2"), UseError)
+    assert isinstance(fails(":step", target="tpu:v5x:2x2"), UseError)
     assert isinstance(fails(":step", args="f33[8]"), UseError)
     assert time.monotonic() - began < 0.5
 
