@@ -1,0 +1,158 @@
+"""Real programs on accelerators that are not there: one row per program and target.
+
+    python benchmarks/targets_table.py [-o docs/targets-table.md] [NAME ...]
+
+Runs ``hlo-lab compare`` on each program, so that what was compiled before comes from the
+cache, then once more for the CPU time of a comparison that is all in the cache.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib.metadata
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from hlo_lab.report.units import format_bytes, format_count, format_seconds
+
+ROOT = Path(__file__).resolve().parents[1]
+ONE = ("tpu:v5e:1x1", "tpu:v6e:1x1", "gpu:h100")
+FOUR = ("tpu:v5e:2x2", "tpu:v6e:2x2", "gpu:h100:4")
+PROGRAMS = {
+    "GPT-2 width, 6 layers, train": ("fixtures/programs/gpt.py:train_step", ONE),
+    "the same, scan over layers": ("fixtures/programs/gpt.py:train_step_scan", ONE),
+    "the same, one decoding step": ("fixtures/programs/gpt.py:decode_step", ONE),
+    "ResNet-18, train": ("fixtures/programs/resnet.py:train_step", ONE),
+    "mixture of experts, train": ("fixtures/programs/moe.py:train_step", ONE),
+    "recommender, train": ("fixtures/programs/embedding.py:train_step", ONE),
+    "PPO on simulated cars": ("fixtures/programs/rl.py:train_step", ONE),
+    "transformer, FSDP over 4": ("fixtures/programs/sharded.py:train_step_fsdp", FOUR),
+    "transformer, tensor parallel": ("fixtures/programs/sharded.py:train_step_tensor", FOUR),
+    "Keras ResNet50, train": ("benchmarks/others.py:keras_resnet50", ONE),
+    "MuJoCo MJX, 1024 ants": ("benchmarks/others.py:mjx_step", ONE),
+    "Diffrax neural ODE, train": ("benchmarks/others.py:neural_ode", ONE),
+    "NumPyro NUTS transition": ("benchmarks/others.py:numpyro_nuts", ONE),
+}
+PACKAGES = (
+    "jax", "jaxlib", "libtpu", "jax-cuda12-pjrt", "flax", "optax", "keras", "mujoco-mjx",
+    "diffrax", "equinox", "numpyro",
+)  # fmt: skip
+COLUMNS = (
+    "program", "target", "instructions", "compile", "peak memory", "estimated", "by compiler",
+    "mostly bound by",
+)  # fmt: skip
+
+
+def compare(
+    program: str, targets: tuple[str, ...], limit: float
+) -> tuple[dict[str, Any] | None, str, float]:
+    """(document, what was said instead, CPU seconds of everything it ran)."""
+    command = [sys.executable, "-m", "hlo_lab", "compare", program, "--format", "json", "--quiet"]
+    for target in targets:
+        command += ["--target", target]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(
+        [*command, "--time-limit", str(limit)], cwd=ROOT, capture_output=True, text=True
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    if not done.stdout:
+        return None, done.stderr.strip(), spent
+    return json.loads(done.stdout), done.stderr.strip(), spent
+
+
+def row(name: str, side: dict[str, Any]) -> list[str]:
+    if side["status"] in ("unusable", "failed"):
+        return [name, side["target"], side["status"], *[""] * (len(COLUMNS) - 3)]
+    bound = max(side["bound"], key=side["bound"].__getitem__)
+    compiler = side["compiler"]
+    missing = side["missing_bytes"]
+    return [
+        name,
+        side["target"],
+        format_count(side["instructions"]),
+        format_seconds(side["compile_s"]),
+        format_bytes(side["peak_bytes"]) + (f", misses {format_bytes(missing)}" if missing else ""),
+        format_seconds(side["estimated_s"]),
+        f"{format_seconds(compiler['seconds'])} ({compiler['coverage']:.0%})" if compiler else "-",
+        f"{bound} {side['bound'][bound]:.0%}",
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", help="parts of program names; all by default")
+    parser.add_argument("-o", "--output", type=Path)
+    parser.add_argument("--time-limit", type=float, default=120.0, help="seconds per compilation")
+    options = parser.parse_args()
+    lines = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
+    failures, warm = [], []
+    for name, (program, targets) in PROGRAMS.items():
+        if options.names and not any(part in f"{name} {program}" for part in options.names):
+            continue
+        found, said, spent = compare(program, targets, options.time_limit)
+        print(f"{name}: {spent:.0f} s of CPU {said}", file=sys.stderr, flush=True)
+        if found is None:
+            failures.append(f"- {name}: {said}")
+            continue
+        lines += [f"| {' | '.join(row(name, side))} |" for side in found["targets"]]
+        failures += [
+            f"- {name}, {side['target']}: {side['message']}"
+            for side in found["targets"]
+            if side["message"]
+        ]
+        whole = all(side["status"] != "failed" for side in found["targets"])
+        if whole:  # what failed is tried again
+            warm.append((name, compare(program, targets, options.time_limit)[2]))
+    text = "\n".join([*_head(options.time_limit), *lines, *_tail(failures, warm)]) + "\n"
+    if options.output is None:
+        print(text)
+    else:
+        options.output.write_text(text, encoding="utf-8")
+
+
+def _head(limit: float) -> list[str]:
+    versions = []
+    for package in PACKAGES:
+        try:
+            versions.append(f"{package} {importlib.metadata.version(package)}")
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    return [
+        "# Real programs on three targets",
+        "",
+        f"Compiled on {today} on a CPU machine without any accelerator, by "
+        f"`benchmarks/targets_table.py`, at most {limit:g} s each, up to two at a time on two "
+        "shared cores (which is what the compile times are good for). "
+        f"Versions: {', '.join(versions)}.",
+        "",
+        "*Peak memory* is the compiler's, for one device. *Estimated* is the project's roofline "
+        "for one call; *by compiler* the vendor compiler's own cost model, with the share of our "
+        "estimate that it covers. The last column is the largest share of our estimate.",
+        "",
+    ]
+
+
+def _tail(failures: list[str], warm: list[tuple[str, float]]) -> list[str]:
+    out = ["", "## What failed, and why", "", *(failures or ["Nothing."])]
+    if warm:
+        slowest = max(warm, key=lambda each: each[1])
+        mean = sum(seconds for _, seconds in warm) / len(warm)
+        out += [
+            "",
+            "## A comparison that is all in the cache",
+            "",
+            f"CPU seconds of the whole `hlo-lab compare` of three targets: {mean:.1f} on average "
+            f"over {len(warm)} programs, {slowest[1]:.1f} at most ({slowest[0]}).",
+        ]
+    return out
+
+
+if __name__ == "__main__":
+    main()
