@@ -32,6 +32,7 @@ def dump(
     xla_flags: Mapping[str, str] | None = None,
     passes: bool = False,
     time_limit: float = DEFAULT_TIME_LIMIT,
+    memory_limit: int = 0,
     force: bool = False,
     python: str = sys.executable,
     cwd: str | Path | None = None,
@@ -50,6 +51,7 @@ def dump(
         xla_flags: XLA's options by name, without dashes.
         passes: also keep the module after each pass that changed it.
         time_limit: seconds until the process is killed; 0 for none.
+        memory_limit: bytes of memory until the process is killed; 0 for none.
         force: replace a folder that is not a bundle.
         python: the interpreter to compile with.
         cwd: where relative references start and the program runs; the current folder.
@@ -89,6 +91,7 @@ def dump(
             python=python,
             cwd=start,
             time_limit=time_limit,
+            memory_limit=memory_limit,
             progress=progress,
         )
         if passes:
@@ -143,6 +146,7 @@ def finish_bundle(
             "versions": {"hlo-lab": __version__, **info["versions"]},
             "flags": flags(environment),
             "git": git_state(Path(file)) if file else None,
+            "inputs": info.get("inputs"),
             "absent": info.get("absent", []),
             "seconds": info.get("seconds", {}),
         },

@@ -30,6 +30,7 @@ Progress = Callable[[str, float], None]
 """Called about ten times a second with the stage and the seconds since the start."""
 
 _WORKER = Path(__file__).parent / "worker" / "__main__.py"
+_PAGE = os.sysconf("SC_PAGE_SIZE")
 _COMPILER_STAGES = ("compile", "read")
 
 
@@ -40,6 +41,7 @@ def run_worker(
     python: str = sys.executable,
     cwd: Path | None = None,
     time_limit: float = DEFAULT_TIME_LIMIT,
+    memory_limit: int = 0,
     progress: Progress | None = None,
     echo: IO[str] | None = None,
 ) -> dict[str, Any]:
@@ -51,6 +53,8 @@ def run_worker(
         python: the interpreter, which must have JAX.
         cwd: the folder it starts in.
         time_limit: seconds until it is killed; 0 for none.
+        memory_limit: bytes of memory, its child processes' included, until it is killed; 0
+            for none. Only where the system has ``/proc``.
         progress: see ``Progress``.
         echo: a stream that gets the program's output as well as the log.
 
@@ -85,7 +89,7 @@ def run_worker(
         os.close(report_write)
         os.close(parent_read)
         try:
-            worker.follow(process, report_read, time_limit)
+            worker.follow(process, report_read, time_limit, memory_limit)
         finally:
             _end(process)
         del parent_write
@@ -102,12 +106,15 @@ class _Worker:
         self.stage = "start"
         self.result: dict[str, Any] | None = None
         self.timed_out = False
+        self.too_large = 0
         self._unread = b""
         self._logged = 0
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
-    def follow(self, process: subprocess.Popen[bytes], report: int, limit: float) -> None:
-        """Read both pipes until the worker has reported or ended, or the time is over."""
+    def follow(
+        self, process: subprocess.Popen[bytes], report: int, limit: float, memory_limit: int
+    ) -> None:
+        """Read both pipes until the worker has reported or ended, or is over a limit."""
         assert process.stdout is not None
         began = time.monotonic()
         output = process.stdout.fileno()
@@ -127,6 +134,9 @@ class _Worker:
                     break
                 if limit and elapsed > limit:
                     self.timed_out = True
+                    return
+                if memory_limit and resident_bytes(process.pid) > memory_limit:
+                    self.too_large = memory_limit
                     return
                 if self.progress is not None:
                     self.progress(self.stage, elapsed)
@@ -175,6 +185,12 @@ class _Worker:
                 f"give it longer with --time-limit",
                 self.log,
             )
+        if self.too_large:
+            raise kind(
+                f"{who} needed more than {self.too_large / 2**30:.3g} GiB of memory (stage: "
+                f"{self.stage}); give it more with --memory-limit",
+                self.log,
+            )
         if self.result is None:
             said = "; ".join(last_lines(self.log))
             ended = f"{who} {_how_it_ended(code)} (stage: {self.stage})"
@@ -195,6 +211,18 @@ class _Worker:
         if isinstance(found, type) and issubclass(found, HloLabError):
             return found(message)
         return ProgramError(message)
+
+
+def resident_bytes(pid: int) -> int:
+    """Memory that a process and its descendants hold; 0 where the system does not say."""
+    total, pending = 0, [pid]
+    while pending:
+        task = Path("/proc", str(pending.pop()))
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            total += int((task / "statm").read_text().split()[1]) * _PAGE
+            for children in task.glob("task/*/children"):
+                pending += [int(child) for child in children.read_text().split()]
+    return total
 
 
 def _how_it_ended(code: int) -> str:

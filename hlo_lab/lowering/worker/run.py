@@ -22,6 +22,7 @@ from hlo_lab.lowering.worker.channel import Channel, die_with_parent
 from hlo_lab.lowering.worker.compiling import Compilation, DoesNotFitError
 from hlo_lab.lowering.worker.devices import TargetDevices, context_of
 from hlo_lab.lowering.worker.failure import explain, first_line
+from hlo_lab.lowering.worker.inputs import Inputs
 
 
 def main(request_path: str) -> None:
@@ -61,6 +62,7 @@ class _Worker:
         self.target = Target.parse(request["target"])
         self.notes = [self.target.note] if self.target.note else []
         self.devices: TargetDevices | None = None
+        self.inputs = Inputs((self.folder,))
         self.stage = ""
         self.seconds: dict[str, float] = {}
         self._began = time.perf_counter()
@@ -94,6 +96,7 @@ class _Worker:
         info["seconds"] = self.seconds
         info["versions"] = adapter.versions(self.target.platform)
         info["notes"] = self.notes
+        info["inputs"] = self.inputs.found()
         info.setdefault("devices", self.device_count())
         return info
 
