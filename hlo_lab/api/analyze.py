@@ -69,6 +69,7 @@ class Analysis:
             "bytes": self.cost.total_bytes,
             "peak_bytes": memory.peak_bytes,
             "estimated_s": self.cost.total_seconds,
+            "overlapped_s": self.overlapped_seconds,
             "padding_bytes": memory.padding_bytes,
             "vmem": {"value_bytes": memory.near_bytes, "kernel_bytes": self.compiler.vector_bytes},
             "compiler": compiler(self.compiler),
@@ -94,6 +95,13 @@ class Analysis:
         from hlo_lab.cost.overlap import pairs
 
         return pairs(self.module, self.cost)
+
+    @cached_property
+    def overlapped_seconds(self) -> float:
+        """Estimated seconds per call with asynchronous pairs beside the kernels."""
+        from hlo_lab.cost.overlap import overlapped_seconds
+
+        return overlapped_seconds(self.module, self.cost, self.pairs)
 
     @cached_property
     def collectives(self) -> Traffic:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from hlo_lab.api.analyze_target import compiler_time, on_device, out_of_memory
+from hlo_lab.api.analyze_target import on_device, other_times, out_of_memory
 from hlo_lab.passkit.finding import Severity
 from hlo_lab.report.document import (
     Block,
@@ -75,7 +75,7 @@ def _summary(analysis: Analysis) -> list[Block]:
             "estimated",
             f"{format_seconds(figures['estimated_s'])} per call on {analysis.machine.name}",
         ),
-        *compiler_time(analysis),
+        *other_times(analysis),
         ("peak memory", f"{format_bytes(memory.peak_bytes)} ({split})" if split else "0 B"),
     ]
     own = analysis.compiler_memory

@@ -32,11 +32,15 @@ def out_of_memory(analysis: Analysis) -> list[Section]:
     return [Section(f"Does not fit on {analysis.machine.title}", blocks)]
 
 
-def compiler_time(analysis: Analysis) -> Pairs:
-    """The compiler's seconds and how much of the program they speak of."""
+def other_times(analysis: Analysis) -> Pairs:
+    """The estimate with overlap; the compiler's, and how much of the program it speaks of."""
     compiler = analysis.compiler
+    pairs: Pairs = []
+    if analysis.pairs:
+        text = f"{format_seconds(analysis.overlapped_seconds)} with copies beside kernels, as"
+        pairs.append(("  overlapped", f"{text} scheduled"))
     if not compiler.has_seconds:
-        return []
+        return pairs
     text = (
         f"{format_seconds(compiler.total_seconds)} for {format_count(compiler.costed)} of "
         f"{format_count(compiler.kernels)} kernels, which are {format_share(compiler.coverage)} "
@@ -44,7 +48,7 @@ def compiler_time(analysis: Analysis) -> Pairs:
     )
     if compiler.without:
         text += f"; none for {_names(compiler.without.most_common())}"
-    return [("  by compiler", text)]
+    return [*pairs, ("  by compiler", text)]
 
 
 def on_device(analysis: Analysis) -> Pairs:

@@ -50,7 +50,9 @@ def _side(side: Side) -> dict[str, Any]:
     if analysis is None:
         return out
     summary = analysis.summary()
-    keys = ("instructions", "fusions", "flops", "bytes", "estimated_s", "compiler")
+    keys = (
+        "instructions", "fusions", "flops", "bytes", "estimated_s", "overlapped_s", "compiler",
+    )  # fmt: skip
     memory = ("peak_bytes", "padding_bytes", "vmem")
     return {
         **out,
@@ -109,8 +111,9 @@ def report(comparison: TargetComparison) -> Report:
 
 
 _LEGEND = (
-    "Times are for one call on one device: ours by roofline, the compiler's from its own cost "
-    "model over the share of ours that it covers. Bounds are shares of our estimate."
+    "Times are for one call on one device: ours by roofline, one kernel after the other, then "
+    "with asynchronous copies and collectives beside the kernels; the compiler's from its own "
+    "cost model, over the share of ours that it covers. Bounds are shares of our estimate."
 )
 
 
@@ -128,6 +131,10 @@ def _devices(side: Side, analysis: Analysis) -> str:
 
 def _estimated(side: Side, analysis: Analysis) -> str:
     return format_seconds(analysis.cost.total_seconds)
+
+
+def _overlapped(side: Side, analysis: Analysis) -> str:
+    return format_seconds(analysis.overlapped_seconds) if analysis.pairs else MISSING
 
 
 def _compiler(side: Side, analysis: Analysis) -> str:
@@ -199,6 +206,7 @@ _ROWS: list[tuple[str, Callable[[Side, Analysis], str]]] = [
     ("fits", _status),
     ("devices", _devices),
     ("estimated time", _estimated),
+    ("  overlapped", _overlapped),
     ("  by compiler", _compiler),
     ("  compute bound", _bound("compute")),
     ("  memory bound", _bound("memory")),

@@ -14,10 +14,9 @@ import numpy as np
 from hlo_lab.cost.buffers import CONSTANT, TEMPORARY, Buffers
 from hlo_lab.cost.holders import Holder, holders_at, live_at
 from hlo_lab.cost.sharing import share
+from hlo_lab.cost.tables import VECTOR_SPACE
 from hlo_lab.cost.walk import Walk
 from hlo_lab.ir.module import Ints, Module
-
-VECTOR_SPACE = 1  # S(1) in a layout: on-chip memory of a TPU
 
 
 @dataclass

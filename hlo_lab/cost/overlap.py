@@ -70,6 +70,40 @@ def pairs(module: Module, cost: ModuleCost) -> list[Pair]:
     return out
 
 
+def overlapped_seconds(module: Module, cost: ModuleCost, found: list[Pair]) -> float:
+    """Seconds per call when every pair runs beside the kernels, as the schedule has them.
+
+    Kernels follow one another; copies do so on a queue of their own, collectives on
+    another. A start joins its queue, and its done waits for it. ``cost.total_seconds``,
+    which runs everything one after the other, is the upper bound.
+    """
+    begins = {pair.start: pair for pair in found}
+    ends = {pair.done for pair in found}
+    collective = module.opcode_mask(*filter(is_collective, module.opcodes))
+    of = module.computation_of
+    total = cost.total_seconds
+    for computation in np.unique(of[list(begins)]).tolist() if begins else ():
+        first, last = module.computation_start[computation : computation + 2].tolist()
+        rows = np.nonzero(cost.top_level[first:last])[0] + first
+        events = sorted({*rows.tolist(), *(at for at in ends if first <= at < last)})
+        now, serial, queue = 0.0, 0.0, [0.0, 0.0]
+        ready: dict[int, float] = {}
+        for at in events:
+            spent = float(cost.seconds[at])
+            serial += spent
+            if at in begins:
+                own = int(collective[at])
+                queue[own] = max(queue[own], now) + spent
+                ready[begins[at].done] = queue[own]
+            elif at in ends:
+                now = max(now, ready.get(at, now))
+            else:
+                now += spent
+        runs = float(cost.executions[rows].max(initial=0.0))
+        total -= runs * (serial - max(now, *queue))
+    return total
+
+
 def _done(module: Module, start: int) -> int | None:
     """The done of a start, behind updates and members of its tuple."""
     first, user = module.users_csr

@@ -14,6 +14,7 @@ from hlo_lab.ir.shapes import Shape
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
+VECTOR_SPACE = 1  # S(1) in a layout: on-chip memory of a TPU (VMEM)
 MAX_SHAPE_BYTES = 1 << 53  # 9 PB; keeps every sum of sizes exact in a float64
 
 

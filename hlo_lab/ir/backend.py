@@ -81,13 +81,9 @@ def backend_of(attributes: Mapping[str, str]) -> Backend:
     for name in ("convolution_algorithm_config", "collective_algorithm_config"):
         kernel = kernel or str(_mapping(config, name).get("emitter", ""))
     window = _mapping(config, "window_config")
-    matrix = kernel in ("Triton", "cuBLAS", "cuBLASLt", "cuDNN") and (
-        "gemm" in kind or "gemm_backend_config" in config or kernel == "cuDNN"
-    )
-    collective = "collective_backend_config" in config
     return Backend(
         cycles=_positive(window.get("estimated_cycles")),
-        seconds=_seconds(config.get("reification_cost"), matrix or collective),
+        seconds=_seconds(config.get("reification_cost")),
         vector_bytes=_scoped(config) or int(_positive(window.get("estimated_vmem_bytes")) or 0),
         window=_integers(window.get("iteration_bounds")),
         tiles=_integers(sizes),
@@ -140,13 +136,13 @@ def _scoped(config: Mapping[str, Any]) -> int:
     return int(sum(_positive(row.get("size")) or 0 for row in own))
 
 
-def _seconds(costs: Any, measured: bool) -> float | None:
+def _seconds(costs: Any) -> float | None:
     """One of the models in ``reification_cost``.
 
-    Products and collectives take ``sol`` (speed of light), which XLA interpolates from
-    measured tables; its other models know no libraries, and say two to four times as much
-    for Triton products whose tiles nobody tuned. All else takes the nameless one, XLA's
-    ``GpuPerformanceModel``, and ``sol`` where that has nothing.
+    The nameless one is XLA's ``GpuPerformanceModel``, a roofline of the kernel as it was
+    emitted. Library calls and collectives have only ``sol`` (speed of light), interpolated
+    from measured tables of flops or sent bytes; it knows nothing of a product that is bound
+    by memory, so it comes second.
     """
     if not isinstance(costs, list):
         return None
@@ -155,6 +151,5 @@ def _seconds(costs: Any, measured: bool) -> float | None:
         for cost in costs
         if isinstance(cost, dict)
     }
-    order = ("sol", "") if measured else ("", "sol")
-    found = next((by_name[name] for name in order if by_name.get(name)), None)
+    found = next((by_name[name] for name in ("", "sol") if by_name.get(name)), None)
     return None if found is None else found * 1e-6

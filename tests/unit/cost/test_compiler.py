@@ -9,7 +9,7 @@ from hlo_lab.cost.compiler import compiler_cost
 from hlo_lab.cost.machines import load
 from hlo_lab.cost.memory import memory_profile
 from hlo_lab.cost.model import cost
-from hlo_lab.cost.overlap import collective_traffic, copy_traffic, pairs
+from hlo_lab.cost.overlap import collective_traffic, copy_traffic, overlapped_seconds, pairs
 from hlo_lab.ir.files import read_module
 from hlo_lab.ir.text import read_text
 
@@ -78,3 +78,25 @@ def test_padding_and_vector_memory() -> None:
     assert 1 << 20 < profile.near_bytes < 128 << 20
     untiled = memory_profile(read_module(FIXTURES / "mlp_h100.hlo"))
     assert untiled.padding_bytes == untiled.near_bytes == 0
+
+
+def test_overlap_is_what_the_schedule_gives() -> None:
+    text = """\
+HloModule m, is_scheduled=true
+
+ENTRY e {
+  p = f32[1048576]{0:T(1024)} parameter(0)
+  s = (f32[1048576]{0:T(1024)S(1)}, f32[1048576]{0:T(1024)}, u32[]{:S(2)}) copy-start(p)
+  a = f32[1048576]{0:T(1024)} negate(p)
+  d = f32[1048576]{0:T(1024)S(1)} copy-done(s)
+  ROOT b = f32[1048576]{0:T(1024)} add(a, d)
+}
+"""
+    module = read_text(text)
+    own = cost(module, load("v5e"))
+    of = {name: own.seconds[module.instruction(name).index] for name in "sab"}
+    assert own.total_seconds == pytest.approx(sum(of.values()))
+    hidden = min(of["s"], of["a"])
+    found = overlapped_seconds(module, own, pairs(module, own))
+    assert found == pytest.approx(own.total_seconds - hidden)
+    assert overlapped_seconds(module, own, []) == own.total_seconds
