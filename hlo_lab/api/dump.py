@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from hlo_lab.errors import UseError
-from hlo_lab.report.document import Column, KeyValues, Paragraph, Report, Section, Table
+from hlo_lab.report.document import Block, Column, KeyValues, Paragraph, Report, Section, Table
 from hlo_lab.report.units import format_bytes
 
 if TYPE_CHECKING:
@@ -36,8 +37,12 @@ def dump(
     *,
     target: str = "cpu",
     args: str | None = None,
+    mesh: str | None = None,
+    xla_flags: Sequence[str] = (),
     passes: bool = False,
     time_limit: float = TIME_LIMIT,
+    memory_limit: int | str | None = None,
+    python: str | None = None,
     force: bool = False,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Bundle:
@@ -45,10 +50,14 @@ def dump(
 
     Args:
         program: ``file.py:name``, ``package.module:name`` or a StableHLO file (``.mlir``).
-        target: ``cpu``, or ``cpu:N`` for N devices.
+        target: ``cpu``, ``cpu:8``, ``tpu:v5e:2x2``, ``gpu:h100:8``; see ``api.targets``.
         args: shapes, ``f32[8,128], i32[8]``; by default the program's ``example_args``.
+        mesh: axes that the target's devices form, ``data=4,model=2``.
+        xla_flags: flags to compile with, ``KEY=VALUE`` each.
         passes: also keep the module after each pass that changed it.
         time_limit: seconds that it may take; 0 for no limit.
+        memory_limit: of this machine, that it may take: bytes or ``8GiB``; None for no limit.
+        python: the interpreter whose jax compiles; the one that runs by default.
         force: replace a folder that is not a bundle.
         progress: told what is going on.
 
@@ -63,11 +72,35 @@ def dump(
         out=out,
         target=target,
         args=args,
+        mesh=mesh,
+        xla_flags=xla_flags,
         passes=passes,
         time_limit=time_limit,
+        memory_limit=_limit(memory_limit),
+        python=python or sys.executable,
         force=force,
-        progress=lambda stage, _: progress(_DOING.get(stage, stage).format(program)),
+        progress=lambda stage, _: progress(_doing(stage, program)),
     )
+
+
+def _limit(text: int | str | None) -> int:
+    """Bytes of a size such as ``8GiB``; 0 for None. Raises ``UseError``."""
+    from hlo_lab.passkit.options import parse_value
+
+    try:
+        size = int(parse_value(str(text or 0), int))
+    except ValueError as error:
+        raise UseError(f"--memory-limit {error}") from None
+    if size < 0:
+        raise UseError("--memory-limit is a size such as 8GiB, 0 for none")
+    return size
+
+
+def _doing(stage: str, program: str) -> str:
+    """A worker's stage in words; after a colon stands the pass that the compiler is in."""
+    name, _, detail = stage.partition(": ")
+    text = _DOING.get(name, name).format(program)
+    return f"{text}: {detail}" if detail else text
 
 
 def dump_script(
@@ -118,7 +151,11 @@ def stage_text(
     *,
     target: str = "cpu",
     args: str | None = None,
+    mesh: str | None = None,
+    xla_flags: Sequence[str] = (),
     time_limit: float = TIME_LIMIT,
+    memory_limit: int | str | None = None,
+    python: str | None = None,
     progress: Callable[[str], None] = lambda text: None,
 ) -> str:
     """One stage of a program, or of a bundle that is there already, as text.
@@ -139,8 +176,12 @@ def stage_text(
             Path(folder, "bundle"),
             target=target,
             args=args,
+            mesh=mesh,
+            xla_flags=xla_flags,
             passes=stage == "passes",
             time_limit=time_limit,
+            memory_limit=memory_limit,
+            python=python,
             progress=progress,
         )
         return bundle.text(stage)
@@ -164,16 +205,17 @@ def describe_bundle(bundle: Bundle) -> Report:
         for stage in bundle.stages
     ]
     columns = [Column("stage"), Column("file"), Column("size", right=True), Column("")]
-    seconds = bundle.manifest["seconds"].get("compile")
     place = str(bundle.path)
     return Report(
         f"{bundle.program} for {bundle.target}",
         [
             ("bundle", place),
             ("arguments", _shapes(bundle)),
-            ("compiled in", f"{seconds:.2g} s by XLA of jaxlib {_jaxlib(bundle)}"),
+            ("compiled in", f"{_seconds(bundle)} by XLA of {_compiler(bundle)}"),
+            *_settings(bundle),
         ],
         [
+            *_out_of_memory(bundle),
             Section("Stages", [Table(columns, rows)]),
             Section(
                 "Next",
@@ -190,18 +232,62 @@ def describe_bundle(bundle: Bundle) -> Report:
     )
 
 
+def _seconds(bundle: Bundle) -> str:
+    return f"{bundle.manifest['seconds'].get('compile'):.2g} s"
+
+
+def _settings(bundle: Bundle) -> list[tuple[str, str]]:
+    """The mesh and the flags, where they were asked for."""
+    mesh, flags = bundle.manifest.get("mesh"), bundle.manifest.get("xla_flags")
+    rows = []
+    if mesh:
+        rows.append(("mesh", ", ".join(f"{name}={size}" for name, size in mesh.items())))
+    if flags:
+        rows.append(("flags", ", ".join(f"{name}={value}" for name, value in flags.items())))
+    return rows
+
+
+def _out_of_memory(bundle: Bundle) -> list[Section]:
+    """By how much a program misses the target's memory; none where it compiled."""
+    from hlo_lab.api.source import OutOfMemory
+
+    found = OutOfMemory.of(bundle.manifest)
+    if found is None:
+        return []
+    pairs = [
+        (name, format_bytes(size))
+        for name, size in (
+            ("needed", found.needed_bytes),
+            ("available", found.available_bytes),
+            ("missing", found.missing_bytes),
+        )
+        if size is not None
+    ]
+    after = bundle.manifest["out_of_memory"].get("after_pass")
+    kept = f" The optimised HLO is the module after {after}." if after else ""
+    blocks: list[Block] = [KeyValues(pairs)] if pairs else []
+    return [Section("It does not fit", [*blocks, Paragraph(found.message + kept, "error")])]
+
+
 def _remark(bundle: Bundle, stage: str) -> str:
+    from hlo_lab.lowering import STAGES
+
     if stage == "passes":
         return f"{len(bundle.passes)} passes changed the module"
     if stage in ("hlo-before", "hlo-after"):
-        return "also as .pb"
+        proto = STAGES[stage].replace(".txt", ".pb")
+        return "also as .pb" if proto in bundle.manifest["files"] else ""
     if stage == "schedule":
         return f"{_instructions(bundle)} instructions"
     return ""
 
 
-def _jaxlib(bundle: Bundle) -> str:
-    return str(bundle.manifest["versions"]["jaxlib"])
+def _compiler(bundle: Bundle) -> str:
+    """The package that XLA came in, and its version."""
+    versions = bundle.manifest["versions"]
+    names = ("libtpu", "jax-cuda12-pjrt", "jax-cuda13-pjrt", "jaxlib")
+    name = next(name for name in names if name in versions)
+    return f"{name} {versions[name]}"
 
 
 def _shapes(bundle: Bundle, most: int = 4) -> str:

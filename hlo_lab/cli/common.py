@@ -113,6 +113,14 @@ TimeLimit = Annotated[
     float,
     typer.Option("--time-limit", metavar="SECONDS", help="Stop a program that runs longer."),
 ]
+MemoryLimit = Annotated[
+    str | None,
+    typer.Option(
+        "--memory-limit",
+        metavar="SIZE",
+        help="Stop a compilation that takes more of this machine's memory: 8GiB.",
+    ),
+]
 Quiet = Annotated[
     bool,
     typer.Option("--quiet", "-q", callback=_set_quiet, help="No progress and no notes on stderr."),

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from hlo_lab.cli.common import Args, Target, TimeLimit, note, progress
+from hlo_lab.cli.common import (
+    Args,
+    MemoryLimit,
+    Mesh,
+    Python,
+    Target,
+    TimeLimit,
+    XlaFlags,
+    note,
+    progress,
+)
 from hlo_lab.errors import ProgramError, UseError
 
 TIME_LIMIT = 600.0  # seconds
@@ -35,7 +45,7 @@ Stage = Annotated[
         "--stage",
         metavar="NAME",
         help="Print one stage: jaxpr, stablehlo, hlo-before, hlo-after, schedule, analysis, "
-        "passes.",
+        "passes; for accelerators also buffers and memory, the compiler's own reports.",
     ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace DIR even where it is not a bundle.")]
@@ -71,25 +81,33 @@ def dump(
     output: Folder = None,
     target: Target = None,
     args: Args = None,
+    mesh: Mesh = None,
+    xla_flags: XlaFlags = None,
+    python: Python = None,
     passes: Passes = False,
     stage: Stage = None,
     script: Script = None,
     name_filter: Filter = None,
     min_size: MinSize = None,
     time_limit: TimeLimit = TIME_LIMIT,
+    memory_limit: MemoryLimit = None,
     force: Force = False,
 ) -> None:
     """Compile a program and keep each stage: jaxpr, StableHLO, HLO before and after.
 
     Nothing is allocated or run: the arguments are shapes, from --args, from the
-    function's example_args, or from example_args() beside it.
+    function's example_args, or from example_args() beside it. A program that does not fit
+    the target's memory leaves a bundle of what the compiler came to, and exits 1.
     """
     if time_limit < 0:
         raise UseError("--time-limit is a number of seconds, 0 for none")
     chosen = target or "cpu"
     if script is not None:
-        if args is not None or stage is not None or passes:
-            raise UseError("--script captures whole programs: leave out --args, --stage, --passes")
+        if stage is not None or passes or any((args, mesh, xla_flags, python, memory_limit)):
+            raise UseError(
+                "--script captures whole programs: leave out --args, --mesh, --stage, --passes, "
+                "--xla-flag, --python and --memory-limit"
+            )
         _dump_script(
             script,
             program or [],
@@ -106,10 +124,19 @@ def dump(
     if not program or len(program) > 1:
         given = f"{len(program)} were given" if program else "none was given"
         raise UseError(f"name one program ({given}): hlo-lab dump file.py:name -o DIR")
+    options: dict[str, Any] = {
+        "target": chosen,
+        "args": args,
+        "mesh": mesh,
+        "xla_flags": xla_flags or (),
+        "python": python,
+        "time_limit": time_limit,
+        "memory_limit": memory_limit,
+    }
     if output is None and stage is not None:
-        _print_stage(program[0], stage, chosen, args, time_limit)
+        _print_stage(program[0], stage, options)
         return
-    _dump_program(program[0], _needed(output), chosen, args, passes, stage, time_limit, force)
+    _dump_program(program[0], _needed(output), passes, stage, force, options)
 
 
 def _needed(output: Path | None) -> Path:
@@ -118,27 +145,21 @@ def _needed(output: Path | None) -> Path:
     return output
 
 
-def _print_stage(
-    program: str, stage: str, target: str, args: str | None, time_limit: float
-) -> None:
+def _print_stage(program: str, stage: str, options: dict[str, Any]) -> None:
     from hlo_lab.api.dump import stage_text
 
     with progress(f"compiling {program}") as say:
-        text = stage_text(
-            program, stage, target=target, args=args, time_limit=time_limit, progress=say
-        )
+        text = stage_text(program, stage, **options, progress=say)
     sys.stdout.write(text)
 
 
 def _dump_program(
     program: str,
     output: Path,
-    target: str,
-    args: str | None,
     passes: bool,
     stage: str | None,
-    time_limit: float,
     force: bool,
+    options: dict[str, Any],
 ) -> None:
     from hlo_lab.api.dump import check_stage, describe_bundle
     from hlo_lab.api.dump import dump as run
@@ -150,17 +171,19 @@ def _dump_program(
         bundle = run(
             program,
             output,
-            target=target,
-            args=args,
             passes=passes or stage == "passes",
-            time_limit=time_limit,
             force=force,
+            **options,
             progress=say,
         )
+    for line in bundle.manifest["notes"]:
+        note(line)
     if stage is not None:
         sys.stdout.write(bundle.text(stage))
-        return
-    text.render(describe_bundle(bundle))
+    else:
+        text.render(describe_bundle(bundle))
+    if bundle.manifest["out_of_memory"] is not None:
+        raise typer.Exit(1)
 
 
 def _dump_script(

@@ -25,6 +25,8 @@ STAGES = {
     "hlo-after": "hlo_after.txt",
     "schedule": "schedule.json",
     "analysis": "analysis.json",
+    "buffers": "buffer_assignment.txt",
+    "memory": "memory_usage.txt",
     "passes": "passes.json",
 }
 """Stage names as the CLI has them, and the file that is each one's text."""
@@ -105,6 +107,8 @@ class Bundle:
             raise UseError(f"unknown stage {stage!r}: use one of {', '.join(STAGES)}")
         if STAGES[stage] not in self.manifest["files"]:
             hint = "; dump it with --passes" if stage == "passes" else ""
+            if stage in ("buffers", "memory"):
+                hint = ": the compiler writes it for accelerators only"
             raise NotFoundError(f"{self.path}: has no stage {stage}{hint}")
         return self.path / STAGES[stage]
 

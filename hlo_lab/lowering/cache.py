@@ -16,7 +16,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from hlo_lab import __version__
@@ -24,6 +24,7 @@ from hlo_lab.errors import InputError
 from hlo_lab.lowering import fingerprint
 from hlo_lab.lowering.bundle import MANIFEST, Bundle
 from hlo_lab.lowering.dumping import dump, worker_environment
+from hlo_lab.lowering.flags import parse_flags
 from hlo_lab.lowering.logs import cache_folder
 from hlo_lab.lowering.process import DEFAULT_TIME_LIMIT, Progress
 from hlo_lab.lowering.target import Target
@@ -46,7 +47,7 @@ def dump_cached(
     target: str = "cpu",
     args: str | None = None,
     mesh: str | None = None,
-    xla_flags: Mapping[str, str] | None = None,
+    xla_flags: Iterable[str] = (),
     time_limit: float = DEFAULT_TIME_LIMIT,
     memory_limit: int = 0,
     python: str = sys.executable,
@@ -67,7 +68,8 @@ def dump_cached(
     chosen = Target.parse(target)
     start = Path.cwd() if cwd is None else Path(cwd).resolve()
     environment = worker_environment(chosen, env)
-    key = _key(reference, chosen, args, mesh, xla_flags or {}, start, environment, python)
+    flags = parse_flags(xla_flags)
+    key = _key(reference, chosen, args, mesh, flags, start, environment, python)
     folder = program_cache() / key
     if (found := _find(folder, environment)) is not None:
         return found
@@ -88,7 +90,7 @@ def dump_cached(
             target=target,
             args=args,
             mesh=mesh,
-            xla_flags=xla_flags,
+            xla_flags=[f"{name}={value}" for name, value in flags.items()],
             time_limit=time_limit,
             memory_limit=memory_limit,
             python=python,

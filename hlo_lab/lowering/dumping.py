@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,14 @@ from hlo_lab import __version__
 from hlo_lab.errors import CompilerError
 from hlo_lab.lowering.arguments import parse_arguments
 from hlo_lab.lowering.bundle import Bundle
+from hlo_lab.lowering.flags import parse_flags
 from hlo_lab.lowering.manifest import flags, git_state, write_manifest
 from hlo_lab.lowering.mesh import check_mesh, parse_mesh
 from hlo_lab.lowering.output import check_output, new_folder
 from hlo_lab.lowering.process import DEFAULT_TIME_LIMIT, Progress, run_worker
 from hlo_lab.lowering.reference import ProgramReference
 from hlo_lab.lowering.target import Target
-from hlo_lab.lowering.timeline import write_timeline
+from hlo_lab.lowering.timeline import RAW, write_timeline
 
 
 def dump(
@@ -29,7 +30,7 @@ def dump(
     target: str = "cpu",
     args: str | None = None,
     mesh: str | None = None,
-    xla_flags: Mapping[str, str] | None = None,
+    xla_flags: Iterable[str] = (),
     passes: bool = False,
     time_limit: float = DEFAULT_TIME_LIMIT,
     memory_limit: int = 0,
@@ -48,7 +49,7 @@ def dump(
         args: see ``lowering.arguments``; None to use the program's example arguments.
         mesh: axes over all devices of the target, ``data=4,model=2``: what a parameter
             ``mesh`` of ``example_args`` gets, and what bare PartitionSpecs mean.
-        xla_flags: XLA's options by name, without dashes.
+        xla_flags: options of XLA, ``KEY=VALUE`` each.
         passes: also keep the module after each pass that changed it.
         time_limit: seconds until the process is killed; 0 for none.
         memory_limit: bytes of memory until the process is killed; 0 for none.
@@ -65,6 +66,7 @@ def dump(
     program, chosen = ProgramReference.parse(reference), Target.parse(target)
     if args is not None:
         parse_arguments(args)
+    flags_given = parse_flags(xla_flags)
     axes = parse_mesh(mesh) if mesh is not None else None
     if axes is not None and chosen.devices is not None:
         check_mesh(axes, chosen.devices, str(chosen))
@@ -80,7 +82,7 @@ def dump(
             "args": args,
             "target": target,
             "mesh": axes,
-            "xla_flags": dict(xla_flags or {}),
+            "xla_flags": flags_given,
             "passes": passes,
             "folder": str(folder),
             "cwd": str(start),
@@ -92,6 +94,7 @@ def dump(
             cwd=start,
             time_limit=time_limit,
             memory_limit=memory_limit,
+            watch=folder / RAW if passes else None,
             progress=progress,
         )
         if passes:

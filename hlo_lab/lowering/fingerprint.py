@@ -58,7 +58,7 @@ def of_interpreter(python: str, environment: Mapping[str, str]) -> list[Any]:
         InputError: it does not run.
     """
     # a venv's python is a link to the one that it was made from
-    if os.path.abspath(python) == os.path.abspath(sys.executable):
+    if Path(python).absolute() == Path(sys.executable).absolute():
         version, prefix, path = platform.python_version(), sys.prefix, sys.path
     else:
         try:
@@ -77,7 +77,7 @@ def of_interpreter(python: str, environment: Mapping[str, str]) -> list[Any]:
     installed = {
         entry.name
         for folder in path
-        if folder.endswith(("site-packages", "dist-packages")) and os.path.isdir(folder)
+        if folder.endswith(("site-packages", "dist-packages")) and Path(folder).is_dir()
         for entry in os.scandir(folder)
         if entry.name.endswith((".dist-info", ".egg-info"))
     }

@@ -3,10 +3,17 @@
 schema, schema_version   "hlo-lab/bundle", 1
 program                  reference, file (absolute), arguments as given (args), script and argv
 module                   the compiled module's name
-target, devices          as given, and how many devices the program saw
+target, devices          what it was compiled for, and how many devices the program saw
+mesh, xla_flags          sizes by axis, and values by flag, as they were asked for
+notes                    how the request was understood: a cloud name, one device of several
+out_of_memory            null, or needed_bytes, available_bytes (each may be null), message and
+                         after_pass: hlo_after is the module after that pass, and
+                         out_of_memory.txt all that the compiler says
+inputs                   fingerprints of the files that the program read and the variables that
+                         it looked up; null where that is not known (lowering.worker.inputs)
 arguments, results       one per array: path, dtype, shape, and sharding, donated where so
 static                   Python values: name, value (its repr)
-versions                 hlo-lab, python, jax, jaxlib
+versions                 hlo-lab, python, jax, jaxlib, and what compiles for the target
 flags                    XLA_FLAGS, LIBTPU_INIT_ARGS and JAX_* variables that were set
 git                      commit, dirty, root; null outside a repository
 absent                   stages that this route cannot give

@@ -23,11 +23,15 @@ from typing import IO, Any
 from hlo_lab import errors
 from hlo_lab.errors import CompilerError, HloLabError, ProgramError
 from hlo_lab.lowering.logs import last_lines, new_log, says_nothing
+from hlo_lab.lowering.timeline import last_pass
 
 DEFAULT_TIME_LIMIT = 600.0  # seconds
 MAX_LOG = 64 << 20  # bytes; a program that prints without end must not fill the disk
 Progress = Callable[[str, float], None]
-"""Called about ten times a second with the stage and the seconds since the start."""
+"""Called about ten times a second with the stage and the seconds since the start.
+
+Where the compiler's passes are dumped, the stage is ``compile: PASS``.
+"""
 
 _WORKER = Path(__file__).parent / "worker" / "__main__.py"
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -39,6 +43,7 @@ def run_worker(
     *,
     environment: Mapping[str, str],
     python: str = sys.executable,
+    watch: Path | None = None,
     cwd: Path | None = None,
     time_limit: float = DEFAULT_TIME_LIMIT,
     memory_limit: int = 0,
@@ -51,6 +56,7 @@ def run_worker(
         request: see ``worker.run``; the pipe's descriptors are added here.
         environment: the worker's whole environment.
         python: the interpreter, which must have JAX.
+        watch: the folder that XLA dumps each pass to, for progress.
         cwd: the folder it starts in.
         time_limit: seconds until it is killed; 0 for none.
         memory_limit: bytes of memory, its child processes' included, until it is killed; 0
@@ -64,7 +70,7 @@ def run_worker(
             ``CompilerError`` when it dies in the compiler. ``log`` holds its output.
     """
     log = new_log()
-    worker = _Worker(log, echo, progress)
+    worker = _Worker(log, echo, progress, watch)
     with (
         tempfile.TemporaryDirectory(prefix="hlo-lab-") as scratch,
         _pipe() as (report_read, report_write),
@@ -99,10 +105,13 @@ def run_worker(
 class _Worker:
     """What is known of a running worker: its stage, its result, its output so far."""
 
-    def __init__(self, log: Path, echo: IO[str] | None, progress: Progress | None):
+    def __init__(
+        self, log: Path, echo: IO[str] | None, progress: Progress | None, watch: Path | None
+    ):
         self.log = log
         self.echo = echo
         self.progress = progress
+        self.watch = watch
         self.stage = "start"
         self.result: dict[str, Any] | None = None
         self.timed_out = False
@@ -139,7 +148,7 @@ class _Worker:
                     self.too_large = memory_limit
                     return
                 if self.progress is not None:
-                    self.progress(self.stage, elapsed)
+                    self.progress(self._doing(), elapsed)
             if self.result is None or not self.result["ok"]:
                 # it is on its way out: what it still says belongs to the log
                 with contextlib.suppress(subprocess.TimeoutExpired):
@@ -147,6 +156,13 @@ class _Worker:
             for descriptor in (report, output):
                 while self._read(descriptor, report, log):
                     pass
+
+    def _doing(self) -> str:
+        """The stage, and the pass that the compiler last came out of where XLA dumps them."""
+        if self.watch is None or self.stage != "compile":
+            return self.stage
+        name = last_pass(self.watch)
+        return f"{self.stage}: {name}" if name else self.stage
 
     def _read(self, descriptor: int, report: int, log: IO[bytes]) -> bool:
         """Take what a pipe holds; False at its end or when it holds nothing now."""

@@ -13,6 +13,7 @@ from hlo_lab.lowering import adapter
 from hlo_lab.lowering.kinds import GPUS
 from hlo_lab.lowering.target import Target
 from hlo_lab.lowering.timeline import RAW, last_module
+from hlo_lab.lowering.worker.failure import first_line
 
 REPORTS = {
     "buffer_assignment.txt": "*after_optimizations-buffer-assignment.txt",
@@ -77,6 +78,7 @@ class Compilation:
             if not self.passes:
                 self._again(compile, raw)
             facts = out_of_memory(str(error))
+            (self.folder / "out_of_memory.txt").write_text(str(error)[:MAX_MESSAGE] + "\n")
             facts["after_pass"] = last_module(raw, self.folder / "hlo_after.txt")
             raise DoesNotFitError(facts) from error
         finally:
@@ -165,7 +167,7 @@ def out_of_memory(message: str) -> dict[str, Any]:
     return {
         "needed_bytes": needed,
         "available_bytes": available,
-        "message": message[:MAX_MESSAGE],
+        "message": first_line(message),
     }
 
 

@@ -44,11 +44,10 @@ class Inputs:
         None where one of the files was written since: what was read of it is not known.
         """
         self._watching = False
-        modules = {
-            str(getattr(each, "__file__", None) or "") for each in list(sys.modules.values())
-        }
+        modules = (getattr(each, "__file__", None) for each in list(sys.modules.values()))
+        names = {_absolute(each) for each in modules if isinstance(each, str)}
         files: dict[str, Any] = {}
-        for name in sorted({os.path.abspath(each) for each in self._opened | modules if each}):
+        for name in sorted(self._opened | names):
             if not self._is_input(name):
                 continue
             try:
@@ -74,7 +73,7 @@ class Inputs:
             if isinstance(path, bytes):
                 path = os.fsdecode(path)
             if isinstance(path, str):
-                self._opened.add(os.path.abspath(path))
+                self._opened.add(_absolute(path))
 
     def _noting(self, get: Callable[[Any, Any], str]) -> Callable[[Any, Any], str]:
         def getitem(environment: Any, name: Any) -> str:
@@ -87,3 +86,8 @@ class Inputs:
             return get(environment, name)
 
         return getitem
+
+
+def _absolute(path: str) -> str:
+    # not resolved: where a link leads to may change, too
+    return os.path.normpath(Path(path).absolute())
