@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from hlo_lab.api.graph import graph as graph
     from hlo_lab.api.source import Loaded as Loaded
     from hlo_lab.api.source import load as load
+    from hlo_lab.api.targets import targets as targets
 
 _HOME = {
     "Analysis": "hlo_lab.api.analyze",
@@ -38,6 +39,7 @@ _HOME = {
     "graph": "hlo_lab.api.graph",
     "Loaded": "hlo_lab.api.source",
     "load": "hlo_lab.api.source",
+    "targets": "hlo_lab.api.targets",
 }
 
 __all__ = [
@@ -52,6 +54,7 @@ __all__ = [
     "dump_script",
     "graph",
     "load",
+    "targets",
 ]
 
 

@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from hlo_lab import __version__
+from hlo_lab.lowering.availability import Availability, of_gpus, of_tpu
 from hlo_lab.report.document import Column, KeyValues, Paragraph, Report, Section, Table
 from hlo_lab.report.units import format_bytes
 
 SCHEMA = "hlo-lab/doctor/1"
 PACKAGES = ("jax", "jaxlib", "numpy", "protobuf", "networkx", "graphviz", "pydot", "typer", "rich")
 REQUIRED = ("jax", "jaxlib", "numpy", "protobuf")
-_CUDA = ("jax-cuda12-pjrt", "jax-cuda13-pjrt")
-_LATER = "not in this version"
 
 
 @dataclass(frozen=True)
@@ -118,25 +117,12 @@ def _targets(versions: dict[str, str | None]) -> list[TargetState]:
         if both
         else "jax is not installed: pip install jax",
     )
-    libtpu = _version("libtpu")
-    cuda = next((f"{name} {_version(name)}" for name in _CUDA if _version(name)), None)
-    return [
-        cpu,
-        TargetState(
-            "tpu",
-            False,
-            f"{_LATER}; libtpu {libtpu} is installed"
-            if libtpu
-            else f"{_LATER}; libtpu is not installed",
-        ),
-        TargetState(
-            "gpu",
-            False,
-            f"{_LATER}; {cuda} is installed"
-            if cuda
-            else f"{_LATER}; no CUDA plugin of jax is installed",
-        ),
-    ]
+    return [cpu, *(_state(name, found) for name, found in (("tpu", of_tpu()), ("gpu", of_gpus())))]
+
+
+def _state(name: str, found: Availability) -> TargetState:
+    reason = f"{found.reason}: {found.command}" if found.command else found.reason
+    return TargetState(name, found.usable, reason)
 
 
 def _stores() -> list[Store]:

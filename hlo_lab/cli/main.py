@@ -65,6 +65,11 @@ VERBS: dict[str, Verb] = {
         "Draw a program, a computation or what surrounds an instruction.",
         "hlo-lab graph train.py:step -o step.svg",
     ),
+    "targets": Verb(
+        "hlo_lab.cli.targets:targets",
+        "List the devices to compile for: rates, and what is installed.",
+        "hlo-lab targets",
+    ),
     "doctor": Verb(
         "hlo_lab.cli.doctor:doctor",
         "Show versions, which targets are usable, where caches are.",

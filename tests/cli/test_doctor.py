@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from hlo_lab.api.doctor import doctor
+from hlo_lab.lowering import availability
 from hlo_lab.report.text import to_string
 
 # the module: `hlo_lab.api.doctor` as an attribute is the function
@@ -49,11 +50,8 @@ def test_versions_and_targets() -> None:
     found = doctor()
     assert found.versions["jaxlib"] == metadata.version("jaxlib")
     assert found.protobuf_implementation == "upb"
-    assert [(each.name, each.usable) for each in found.targets] == [
-        ("cpu", True),
-        ("tpu", False),
-        ("gpu", False),
-    ]
+    assert [each.name for each in found.targets] == ["cpu", "tpu", "gpu"]
+    assert found.targets[0].usable
     assert max(map(len, to_string(found.report).splitlines())) <= 80
 
 
@@ -93,11 +91,21 @@ def test_a_dot_program_that_does_not_work(tmp_path: Path, monkeypatch: pytest.Mo
     assert doctor().versions["dot"] == "9.9.9"
 
 
-def test_plugins_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    version = room._version
-    extra = {"libtpu": "0.0.52", "jax-cuda13-pjrt": "0.12.0"}
-    monkeypatch.setattr(room, "_version", lambda name: extra.get(name) or version(name))
+def test_compilers_of_accelerators(monkeypatch: pytest.MonkeyPatch) -> None:
+    version = availability._version
+    jaxlib = version("jaxlib")
+    there = {
+        "libtpu": "0.0.52",
+        "jax-cuda12-pjrt": None,
+        "jax-cuda13-pjrt": jaxlib,
+        "nvidia-cuda-nvcc-cu12": None,
+        "nvidia-cuda-nvcc": "13.1.2",
+    }
+    monkeypatch.setattr(availability, "_version", lambda name: there.get(name, version(name)))
     _, tpu, gpu = doctor().targets
-    assert "libtpu 0.0.52 is installed" in tpu.reason
-    assert "jax-cuda13-pjrt 0.12.0 is installed" in gpu.reason
-    assert not tpu.usable and not gpu.usable
+    assert (tpu.usable, tpu.reason) == (True, "libtpu 0.0.52")
+    assert (gpu.usable, gpu.reason) == (True, f"jax-cuda13-pjrt {jaxlib} with ptxas of 13.1.2")
+    there |= {"libtpu": None, "jax-cuda13-pjrt": "0.9.0"}
+    _, tpu, gpu = doctor().targets
+    assert not tpu.usable and tpu.reason.endswith("pip install 'hlo-lab[tpu]'")
+    assert not gpu.usable and gpu.reason.startswith("jax-cuda13-pjrt 0.9.0 is not of jaxlib")
