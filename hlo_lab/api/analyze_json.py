@@ -64,6 +64,7 @@ def _out_of_memory(analysis: Analysis) -> dict[str, Any] | None:
         "available_bytes": found.available_bytes,
         "missing_bytes": found.missing_bytes,
         "message": found.message,
+        "after_pass": found.after_pass,
     }
 
 

@@ -29,6 +29,8 @@ def out_of_memory(analysis: Analysis) -> list[Section]:
         pairs.append(("missing", format_bytes(found.missing_bytes)))
     blocks: list[Block] = [KeyValues(pairs)] if pairs else []
     blocks.append(Paragraph(found.message, "error"))
+    if found.after_pass:
+        blocks.append(Paragraph(f"What follows is the program after {found.after_pass}."))
     return [Section(f"Does not fit on {analysis.machine.title}", blocks)]
 
 

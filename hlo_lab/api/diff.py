@@ -13,6 +13,7 @@ from hlo_lab.api.source import (
     DEFAULT_TARGET,
     TIME_LIMIT,
     Options,
+    OutOfMemory,
     compile_cached,
     last_module,
     load,
@@ -295,8 +296,8 @@ def _two_ways(
         if stage != found and stage in bundle.stages:
             module = bundle.module(stage)
         label = f"{reference} ({own.label})" if own.label else reference
-        if "out_of_memory" in bundle.manifest:
-            notes.append(f"{label}: does not fit the device's memory; this is its {found}")
+        if OutOfMemory.of(bundle.manifest) is not None:
+            notes.append(f"{label}: does not fit the device's memory; it is compared half-way")
         sides.append(_Side(label, module, bundle))
         targets.append(bundle.target)
     if targets[0] != targets[1]:

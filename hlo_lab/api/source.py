@@ -32,11 +32,13 @@ class OutOfMemory:
     """A program that the compiler refused because it does not fit the device's memory.
 
     ``message`` is the compiler's own line; the bytes are None where it does not say.
+    ``after_pass`` names the last pass that it finished: the module is as that left it.
     """
 
     needed_bytes: int | None
     available_bytes: int | None
     message: str
+    after_pass: str = ""
 
     @property
     def missing_bytes(self) -> int | None:
@@ -53,7 +55,8 @@ class OutOfMemory:
             return None
         sizes = (found.get("needed_bytes"), found.get("available_bytes"))
         needed, available = (size if isinstance(size, int) else None for size in sizes)
-        return cls(needed, available, str(found.get("message", "out of memory")))
+        message = str(found.get("message", "out of memory"))
+        return cls(needed, available, message, str(found.get("after_pass") or ""))
 
 
 @dataclass(eq=False)
