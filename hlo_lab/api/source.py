@@ -127,7 +127,7 @@ def load(
         return _bundle(path, target)
     from hlo_lab.lowering.reference import ProgramReference
 
-    code = text.endswith((".py", ".mlir", ".mlir.gz"))
+    code = ProgramReference.is_program_file(text)
     if ProgramReference.is_program(text) and (code or not path.is_file()):
         options = Options(target or DEFAULT_TARGET, args, mesh, tuple(xla_flags), python)
         return _program(text, options, time_limit, progress)

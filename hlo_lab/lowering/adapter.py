@@ -154,14 +154,18 @@ def cost_analysis(executable: Any) -> dict[str, float] | None:
     return None if costs is None else dict(sorted(costs.items()))
 
 
-def parse_stablehlo(text: str) -> Any:
-    """StableHLO text (or MLIR bytecode) as a module in a context that knows its dialects."""
+def parse_stablehlo(text: str | bytes) -> Any:
+    """StableHLO as text, bytecode or portable artifact, in a context that knows its dialects."""
     from jax._src.interpreters import mlir
     from jaxlib.mlir import ir
+    from jaxlib.mlir.dialects import stablehlo
 
     context = mlir.make_ir_context()
     with context, ir.Location.unknown():
-        module = ir.Module.parse(text)
+        if isinstance(text, bytes) and text[4:].startswith(b"\rStableHLO_v"):
+            module = stablehlo.deserialize_portable_artifact(context, text)
+        else:
+            module = ir.Module.parse(text)
         module.operation.verify()
         return module
 
@@ -454,3 +458,35 @@ def has_shardings(module: Any) -> bool:
     """Whether an MLIR module says of any value how it is split over devices."""
     text = module.operation.get_asm(large_elements_limit=16)
     return any(mark in text for mark in ("sdy.", "mhlo.sharding", "@Sharding", "SPMDFullToShard"))
+
+
+def stablehlo_of_hlo(text: str, replicas: int, partitions: int) -> Any:
+    """An MLIR module of HLO text. Raises XLA's errors on what is not HLO."""
+    import jax.extend.mlir
+    from jaxlib import _hlo  # type: ignore[attr-defined]  # not in jaxlib's stubs
+    from jaxlib.mlir import ir
+
+    proto = _hlo.hlo_module_from_text(text).as_serialized_hlo_module_proto()
+    module = parse_stablehlo(jax.extend.mlir.hlo_to_stablehlo(proto))
+    with module.context, ir.Location.unknown():
+        number = ir.IntegerType.get_signless(32)
+        counts = {"mhlo.num_replicas": replicas, "mhlo.num_partitions": partitions}
+        for name, count in counts.items():
+            module.operation.attributes[name] = ir.IntegerAttr.get(number, count)
+    return module
+
+
+def read_export(data: bytes, platform: str) -> tuple[Any, bool]:
+    """What ``jax.export`` serialized, and whether it was exported for another platform.
+
+    Such a one is lowered all the same; kernels of the other platform are in it as they are.
+    """
+    import dataclasses
+
+    from jax import export
+
+    exported = export.deserialize(bytearray(data))
+    if {"gpu": "cuda"}.get(platform, platform) in exported.platforms:
+        return exported, False
+    unchecked = (*exported.disabled_safety_checks, export.DisabledSafetyCheck.platform())
+    return dataclasses.replace(exported, disabled_safety_checks=unchecked), True

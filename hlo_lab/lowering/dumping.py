@@ -77,7 +77,7 @@ def dump(
     environment = worker_environment(chosen, env)
     with new_folder(out, force=force) as folder:
         request = {
-            "mode": "stablehlo" if program.kind == "stablehlo" else "function",
+            "mode": "module" if program.kind in ("stablehlo", "hlo") else "function",
             "reference": reference,
             "args": args,
             "target": target,

@@ -10,7 +10,16 @@ from pathlib import Path
 from hlo_lab.errors import InputError, NotFoundError, UseError
 
 _DOTTED = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*")
-_FORMS = "path/file.py:NAME, package.module:NAME or a StableHLO file (.mlir)"
+_FORMS = (
+    "path/file.py:NAME, package.module:NAME, StableHLO (.mlir, .mlirbc), a jax.export artifact "
+    "(.jax_export) or HLO from before optimisation (.hlo, .txt, .pb)"
+)
+SUFFIXES = {
+    "stablehlo": (".mlir", ".mlirbc", ".stablehlo"),
+    "export": (".jax_export", ".jaxexport", ".exported"),
+    "hlo": (".hlo", ".txt", ".pb"),
+}
+"""What the file of each kind of program is called; each may also end in ``.gz``."""
 
 
 @dataclass(frozen=True)
@@ -20,9 +29,10 @@ class ProgramReference:
     Attributes:
         text: as the user wrote it.
         kind: ``file`` (a Python file and a name in it), ``module`` (an importable
-            module and a name in it) or ``stablehlo`` (an MLIR text file).
+            module and a name in it), ``stablehlo`` (MLIR text or bytecode), ``export`` (what
+            ``jax.export`` serialized) or ``hlo`` (a module, text or proto).
         place: the file's path as written, or the module's dotted name.
-        name: dotted name inside it (``Model.step``); empty for ``stablehlo``.
+        name: dotted name inside it (``Model.step``); empty for the last three.
     """
 
     text: str
@@ -38,8 +48,9 @@ class ProgramReference:
             UseError: the text has none of the known forms.
         """
         place, colon, name = text.rpartition(":")
-        if text.endswith((".mlir", ".mlir.gz")):
-            return cls(text, "stablehlo", text)
+        for kind, suffixes in SUFFIXES.items():
+            if text.removesuffix(".gz").endswith(suffixes):
+                return cls(text, kind, text)
         if not colon:
             place = text
         if place.endswith(".py"):
@@ -56,10 +67,15 @@ class ProgramReference:
     def is_program(text: str) -> bool:
         """Whether the text has the form of a program rather than of an HLO file or bundle."""
         try:
-            ProgramReference.parse(text)
+            return ProgramReference.parse(text).kind != "hlo"
         except UseError:
             return text.endswith(".py")
-        return True
+
+    @staticmethod
+    def is_program_file(text: str) -> bool:
+        """Whether it names a file that is a program even where it could be read as HLO."""
+        plain = text.removesuffix(".gz")
+        return text.endswith(".py") or plain.endswith(SUFFIXES["stablehlo"] + SUFFIXES["export"])
 
     def check_file(self, cwd: Path) -> Path | None:
         """The file that the reference names, or None for an importable module.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import gzip
 import json
 import os
 import re
@@ -91,7 +90,7 @@ class _Worker:
 
     def run(self) -> dict[str, Any]:
         mode = self.request["mode"]
-        run = {"script": self.script, "stablehlo": self.stablehlo}.get(mode, self.function)
+        run = {"script": self.script, "module": self.module}.get(mode, self.function)
         info = run()
         info["seconds"] = self.seconds
         info["versions"] = adapter.versions(self.target.platform)
@@ -124,20 +123,14 @@ class _Worker:
         self.enter("done")
         return info
 
-    def stablehlo(self) -> dict[str, Any]:
+    def module(self) -> dict[str, Any]:
         from hlo_lab.lowering.worker import stages
+        from hlo_lab.lowering.worker.sources import read_module
 
         self.enter("read")
         self.prepare_jax()
         devices = self.prepare_target().devices
-        path = self.cwd / self.request["reference"]
-        data = path.read_bytes()
-        text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode()
-        try:
-            module = adapter.parse_stablehlo(text)
-        except Exception as error:  # MLIR's own error type is private
-            detail = first_line(str(error).replace("Unable to parse module assembly:", ""))
-            raise InputError(f"{path.name}: not a StableHLO module: {detail}") from None
+        module = read_module(ProgramReference.parse(self.request["reference"]), self.cwd)
         stages.write_before(self.folder, module)
         info = self.compile(
             lambda options: adapter.compile_stablehlo(module, options, devices),
@@ -155,14 +148,21 @@ class _Worker:
         if self.target.is_ahead_of_time:
             # before the program, which may ask for devices
             self.prepare_target()
-        module = loading.load_module(reference, self.cwd)
-        function, owner = loading.find_program(module, reference.name, reference.place)
-        self.prepare_jax()
-        self.enter("arguments")
-        devices = self.devices or self.prepare_target()
-        call = calling.find_arguments(
-            function, owner, module, self.request["args"], reference.text, devices
-        )
+        if reference.kind == "export":
+            self.prepare_jax()
+            devices = self.devices or self.prepare_target()
+            file: str | None
+            function, call, file = self.exported(reference, devices)
+        else:
+            module = loading.load_module(reference, self.cwd)
+            file = getattr(module, "__file__", None)
+            function, owner = loading.find_program(module, reference.name, reference.place)
+            self.prepare_jax()
+            self.enter("arguments")
+            devices = self.devices or self.prepare_target()
+            call = calling.find_arguments(
+                function, owner, module, self.request["args"], reference.text, devices
+            )
         self.enter("trace")
         jaxpr, lowered = self.lower(function, call, devices)
         self.check_platform(lowered, reference)
@@ -174,11 +174,22 @@ class _Worker:
             lambda compiled: compiled.runtime_executable(),
         )
         return {
-            "file": getattr(module, "__file__", None),
+            "file": file,
             "absent": [] if jaxpr is not None else ["jaxpr"],
             **describe_call(call, adapter.argument_names(jaxpr), lowered, info.pop("compiled")),
             **info,
         }
+
+    def exported(self, reference: ProgramReference, devices: TargetDevices) -> tuple[Any, Any, str]:
+        """The function, its call and the file of a ``jax.export`` artifact."""
+        from hlo_lab.lowering.worker.sources import call_of_export, read_bytes
+
+        self.enter("read")
+        path = self.cwd / reference.place
+        function, call, note = call_of_export(read_bytes(path), path.name, devices)
+        if note:
+            self.notes.append(note)
+        return function, call, str(path.resolve())
 
     def compile(
         self, compile: Callable[[dict[str, Any]], Any], executable: Callable[[Any], Any]

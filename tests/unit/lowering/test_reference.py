@@ -25,7 +25,7 @@ def test_forms(text: str, kind: str, place: str, name: str) -> None:
     assert ProgramReference.is_program(text)
 
 
-@pytest.mark.parametrize("text", ["", "module", "a/b.txt", ":step", "module:", "a b:c", "step.hlo"])
+@pytest.mark.parametrize("text", ["", "module", "a/b.csv", ":step", "module:", "a b:c", "step.hlo"])
 def test_other_words_are_no_programs(text: str) -> None:
     assert not ProgramReference.is_program(text)
     with pytest.raises(UseError, match="names no program"):
