@@ -11,7 +11,7 @@ import math
 import re
 
 from hlo_lab.cost.machines import Machine
-from hlo_lab.cost.tables import words
+from hlo_lab.cost.tables import attributes_at, words
 from hlo_lab.ir.module import Module
 
 COLLECTIVES = words("""
@@ -26,6 +26,28 @@ _AXIS = re.compile(r"'([^']*)'(?:=(\d+)|:\(\d+\)(\d+))?")
 def is_collective(opcode: str) -> bool:
     """Whether an opcode is a collective or the start half of one."""
     return opcode.removesuffix("-start") in COLLECTIVES
+
+
+def fused_chain(module: Module, computation: int) -> tuple[str, str] | None:
+    """(channel, part) of an asynchronous collective that XLA:TPU put into a fusion's body.
+
+    It repeats the collective in every fusion that carries it on: in the one whose root is a
+    custom call AsyncCollectiveStart (part ``start``), in those that compute meanwhile
+    (``step``), and in the one that ends it (``done``). None for any other computation.
+    """
+    found, part = None, "step"
+    for at in range(*module.computation_start[computation : computation + 2].tolist()):
+        opcode = module.opcodes[module.opcode[at]]
+        if opcode == "custom-call":
+            name = attributes_at(module, int(module.attribute[at])).get("custom_call_target", "")
+            part = {'"AsyncCollectiveStart"': "start", '"AsyncCollectiveDone"': "done"}.get(
+                name, part
+            )
+        elif is_collective(opcode):
+            attributes = attributes_at(module, int(module.attribute[at]))
+            if "async_collective_fusion_config" in attributes.get("backend_config", ""):
+                found = attributes.get("channel_id", "")
+    return None if found is None else (found, part)
 
 
 def group_size(module: Module, attributes: dict[str, str]) -> int:

@@ -29,7 +29,8 @@ class Counts:
         matrix_flops: float64[N], the part of ``flops`` done by dots and convolutions;
             matrix_dtype: their operand type, an index into ``dtypes`` (-1 without any).
         dtype: int64[N], the result's element type, an index into ``dtypes``.
-        sent: float64[N], bytes each device sends; steps: int64[N], of a collective.
+        sent: float64[N], bytes each device sends; steps: int64[N], of a collective; a fusion
+            has those of its body, unless it only carries on what another one started.
         unknown: custom-call targets whose flops are not known, with their number.
         malformed: instructions that lack an attribute or operand, counted as nothing.
     """
@@ -100,6 +101,7 @@ class _Folding:
         self.total_flops, self.total_transcendentals = np.zeros(totals), np.zeros(totals)
         self.total_matrix = np.zeros(totals)
         self.matrix_dtype = np.full(totals, -1, np.int64)
+        self.total_sent, self.total_steps = np.zeros(totals), np.zeros(totals, np.int64)
         self.starts = module.operand_start.tolist()
         # what loops, calls and branches call, by the computation they stand in
         self.called: dict[int, list[int]] = {}
@@ -143,7 +145,7 @@ class _Folding:
 
     def _sum(self, computation: int, first: int, last: int) -> None:
         """Total of a computation that is applied; a loop in it counts once, as in XLA."""
-        result = self.result
+        module, result = self.module, self.result
         self.total_flops[computation] = result.flops[first:last].sum()
         self.total_transcendentals[computation] = result.transcendentals[first:last].sum()
         matrix = result.matrix_flops[first:last]
@@ -151,6 +153,11 @@ class _Folding:
         if self.total_matrix[computation]:
             dtype = result.matrix_dtype[first + int(matrix.argmax())]
             self.matrix_dtype[computation] = dtype
+        if result.steps[first:last].any():
+            chain = collectives.fused_chain(module, computation)
+            if chain is None or chain[1] == "start":
+                self.total_sent[computation] = result.sent[first:last].sum()
+                self.total_steps[computation] = result.steps[first:last].sum()
         for callee in self.called.get(computation, ()):
             self.total_flops[computation] += self.total_flops[callee]
             self.total_transcendentals[computation] += self.total_transcendentals[callee]
@@ -227,6 +234,7 @@ class _Folding:
         result.transcendentals[at] = self.total_transcendentals[body]
         result.matrix_flops[at] = self.total_matrix[body]
         result.matrix_dtype[at] = self.matrix_dtype[body]
+        result.sent[at], result.steps[at] = self.total_sent[body], self.total_steps[body]
         result.bytes[at] = self.traffic.fusion_bytes(at, body)
 
     def _collective(self, at: int, opcode: str, operands: Ints) -> None:

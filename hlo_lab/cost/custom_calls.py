@@ -19,6 +19,7 @@ _NO_FLOPS = words("""
     TopK MoveToHost MoveToDevice GatherScatterIndicesBitpacked SliceToDynamic PadToStatic
     ResizeNearest X64Combine X64SplitLow X64SplitHigh PartialReduce xla_python_cpu_callback
     xla_ffi_python_cpu_callback xla_python_gpu_callback xla_ffi_python_gpu_callback
+    AsyncCollectiveStart AsyncCollectiveDone
 """)
 # These are resolved by the compiler: no kernel runs.
 FREE = words("""

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hlo_lab.cost.collectives import COLLECTIVES, is_collective
+from hlo_lab.cost.collectives import COLLECTIVES, fused_chain, is_collective
 from hlo_lab.cost.model import ModuleCost
-from hlo_lab.cost.tables import attributes_at
+from hlo_lab.cost.tables import Bools, attributes_at
 from hlo_lab.ir.backend import backend_of
 from hlo_lab.ir.module import Module
 
@@ -57,17 +57,49 @@ def pairs(module: Module, cost: ModuleCost) -> list[Pair]:
         return []
     starts = [name for name in module.opcodes if name.endswith("-start")]
     starting = module.opcode_mask(*starts)
+    fused = _fused_pairs(module, cost)
     works = cost.top_level & ~starting & ~module.opcode_mask(*COLLECTIVES)
+    works[[at for pair in fused for at in pair]] = False
     count = np.concatenate(([0], np.cumsum(works)))
     spent = np.concatenate(([0.0], np.cumsum(np.where(works, cost.seconds, 0.0))))
-    out = []
     for start in np.nonzero(starting & (cost.executions > 0))[0].tolist():
         done = _done(module, start)
         if done is None or backend_of(attributes_at(module, module.attribute[start])).synchronous:
             continue
-        kernels = int(count[done] - count[start])
-        out.append(Pair(start, done, kernels, float(spent[done] - spent[start])))
+        fused.append((start, done))
+    return [
+        Pair(start, done, int(count[done] - count[start]), float(spent[done] - spent[start]))
+        for start, done in sorted(fused)
+    ]
+
+
+def _fused_pairs(module: Module, cost: ModuleCost) -> list[tuple[int, int]]:
+    """Fusions that start, and that end, a collective of XLA:TPU's own asynchronous form."""
+    begun: dict[tuple[int, str], int] = {}
+    out: list[tuple[int, int]] = []
+    if "custom-call" not in module.opcodes:
+        return out
+    inner = np.unique(module.computation_of[module.opcode_mask(*_collective_names(module))])
+    first, caller = module.callers_csr
+    chains = {int(computation): fused_chain(module, int(computation)) for computation in inner}
+    called = [
+        (int(at), chain)
+        for computation, chain in chains.items()
+        if chain is not None
+        for at in caller[first[computation] : first[computation + 1]]
+        if cost.executions[at] > 0
+    ]
+    for at, (channel, part) in sorted(called):
+        place = (int(module.computation_of[at]), channel)
+        if part == "start":
+            begun[place] = at
+        elif part == "done" and place in begun:
+            out.append((begun.pop(place), at))
     return out
+
+
+def _collective_names(module: Module) -> list[str]:
+    return [name for name in module.opcodes if is_collective(name)]
 
 
 def overlapped_seconds(module: Module, cost: ModuleCost, found: list[Pair]) -> float:
@@ -79,7 +111,7 @@ def overlapped_seconds(module: Module, cost: ModuleCost, found: list[Pair]) -> f
     """
     begins = {pair.start: pair for pair in found}
     ends = {pair.done for pair in found}
-    collective = module.opcode_mask(*filter(is_collective, module.opcodes))
+    collective = _sending(module, cost)
     of = module.computation_of
     total = cost.total_seconds
     for computation in np.unique(of[list(begins)]).tolist() if begins else ():
@@ -122,17 +154,21 @@ def _done(module: Module, start: int) -> int | None:
 
 
 def collective_traffic(module: Module, cost: ModuleCost, found: list[Pair]) -> Traffic:
-    """The collectives, wherever they stand: XLA:TPU also puts them into fusions."""
-    names = [name for name in module.opcodes if is_collective(name)]
-    rows = module.opcode_mask(*names)
+    """The collectives that run, alone or (on a TPU) inside a fusion."""
+    rows = _sending(module, cost)
     own = [pair for pair in found if rows[pair.start]]
     return _traffic(cost, np.nonzero(rows)[0].tolist(), own, cost.total_sent_bytes)
 
 
+def _sending(module: Module, cost: ModuleCost) -> Bools:
+    """bool[N]: kernels that are collectives, and fusions with one in them."""
+    return cost.top_level & (module.opcode_mask(*_collective_names(module)) | (cost.sent_bytes > 0))
+
+
 def copy_traffic(module: Module, cost: ModuleCost, found: list[Pair]) -> Traffic:
     """The other asynchronous pairs: copies and slices between memories."""
-    names = [name for name in module.opcodes if is_collective(name)]
-    own = [pair for pair in found if not module.opcode_mask(*names)[pair.start]]
+    sending = _sending(module, cost)
+    own = [pair for pair in found if not sending[pair.start]]
     starts = [pair.start for pair in own]
     moved = sum(float(cost.bytes[at] * cost.executions[at]) for at in starts)
     return _traffic(cost, starts, own, moved)

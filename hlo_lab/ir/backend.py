@@ -136,13 +136,17 @@ def _scoped(config: Mapping[str, Any]) -> int:
     return int(sum(_positive(row.get("size")) or 0 for row in own))
 
 
+_MODELS = ("indexing-cost-model", "", "sol")  # the first that is there
+
+
 def _seconds(costs: Any) -> float | None:
     """One of the models in ``reification_cost``.
 
-    The nameless one is XLA's ``GpuPerformanceModel``, a roofline of the kernel as it was
-    emitted. Library calls and collectives have only ``sol`` (speed of light), interpolated
-    from measured tables of flops or sent bytes; it knows nothing of a product that is bound
-    by memory, so it comes second.
+    Kernels that work in tiles have the ``indexing-cost-model`` (XLA's own choice for Triton;
+    the others are thousands of times off where a tile is read again); other kernels the
+    nameless ``GpuPerformanceModel``; library calls and collectives only ``sol`` (speed of
+    light), from measured tables of flops or sent bytes, which knows nothing of a product that
+    is bound by memory.
     """
     if not isinstance(costs, list):
         return None
@@ -151,5 +155,5 @@ def _seconds(costs: Any) -> float | None:
         for cost in costs
         if isinstance(cost, dict)
     }
-    found = next((by_name[name] for name in ("", "sol") if by_name.get(name)), None)
+    found = next((by_name[name] for name in _MODELS if by_name.get(name)), None)
     return None if found is None else found * 1e-6

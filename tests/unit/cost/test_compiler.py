@@ -100,3 +100,56 @@ ENTRY e {
     found = overlapped_seconds(module, own, pairs(module, own))
     assert found == pytest.approx(own.total_seconds - hidden)
     assert overlapped_seconds(module, own, []) == own.total_seconds
+
+
+CHAIN = """\
+HloModule m, is_scheduled=true, num_partitions=4
+
+begin {
+  p = PART parameter(0)
+  g = WHOLE GATHER
+  ROOT c = (PART, WHOLE) custom-call(g), custom_call_target="AsyncCollectiveStart"
+}
+
+step {
+  p = PART parameter(0)
+  q = PART parameter(1)
+  n = PART negate(q)
+  g = WHOLE GATHER
+  ROOT t = (PART, PART, WHOLE) tuple(n, p, g)
+}
+
+finish {
+  p = PART parameter(0)
+  g = WHOLE GATHER
+  ROOT d = WHOLE custom-call(p, g), custom_call_target="AsyncCollectiveDone"
+}
+
+ENTRY e {
+  x = PART parameter(0)
+  y = PART parameter(1)
+  s = (PART, WHOLE) fusion(x), kind=kCustom, calls=begin
+  k = PART get-tuple-element(s), index=0
+  m = (PART, PART, WHOLE) fusion(k, y), kind=kCustom, calls=step
+  l = PART get-tuple-element(m), index=1
+  ROOT z = WHOLE fusion(l), kind=kCustom, calls=finish
+}
+"""
+GATHER = """all-gather(p), channel_id=7, replica_groups={{0,1,2,3}}, dimensions={0}, \
+backend_config={"async_collective_fusion_config":{"flag_start":"2"}}"""
+CHAIN = CHAIN.replace("GATHER", GATHER)
+CHAIN = CHAIN.replace("WHOLE", "f32[4194304]{0:T(1024)}").replace("PART", "f32[1048576]{0:T(1024)}")
+
+
+def test_a_collective_that_several_fusions_carry_on_counts_once() -> None:
+    module = read_text(CHAIN)
+    own = cost(module, load("v5e"))
+    found = pairs(module, own)
+    names = module.instruction_names
+    assert [(names[pair.start], names[pair.done], pair.kernels) for pair in found] == [
+        ("s", "z", 1)
+    ]
+    collectives = collective_traffic(module, own, found)
+    assert (collectives.count, collectives.asynchronous) == (1, 1)
+    assert own.total_sent_bytes == collectives.bytes == 3 * 4 * 1048576
+    assert not own.notes

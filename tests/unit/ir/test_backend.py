@@ -67,3 +67,11 @@ def test_what_makes_no_sense_is_left_out() -> None:
         }
     )
     assert odd == NOTHING
+
+
+def test_kernels_in_tiles_take_the_model_of_tiles() -> None:
+    costs = [
+        {"exec_time_us": 67484.0, "name": ""},
+        {"exec_time_us": 7.7, "name": "indexing-cost-model"},
+    ]
+    assert record({"reification_cost": costs}).seconds == pytest.approx(7.7e-6)
