@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _STATUS = {
     "compiled": "yes",
     "out_of_memory": "no: does not fit",
-    "unusable": "no: not usable here",
+    "unusable": "no: unusable",
     "failed": "no: failed",
 }
 MIN_SHARE = 0.005  # of the time; what rounds to nothing is left out
@@ -94,7 +94,9 @@ def report(comparison: TargetComparison) -> Report:
         shown = sides[start : start + PER_TABLE]
         columns = [Column(""), *(Column(side.target, right=True) for side in shown)]
         rows = [[name, *(_cell(side, cell) for side in shown)] for name, cell in _ROWS]
-        blocks.append(Table(columns, [row for row in rows if set(row[1:]) != {MISSING}]))
+        known = [row for row in rows if set(row[1:]) != {MISSING}]
+        status = ["fits", *(_STATUS[side.status] for side in shown)]
+        blocks.append(Table(columns, [status, *known]))
     sections = [Section("", blocks)]
     told = [
         Paragraph(f"{side.target}: {text}", "error")
@@ -119,10 +121,6 @@ _LEGEND = (
 
 def _cell(side: Side, cell: Callable[[Side, Analysis], str]) -> str:
     return MISSING if side.analysis is None else cell(side, side.analysis)
-
-
-def _status(side: Side, analysis: Analysis) -> str:
-    return _STATUS[side.status]
 
 
 def _devices(side: Side, analysis: Analysis) -> str:
@@ -203,7 +201,6 @@ def _compile(side: Side, analysis: Analysis) -> str:
 
 
 _ROWS: list[tuple[str, Callable[[Side, Analysis], str]]] = [
-    ("fits", _status),
     ("devices", _devices),
     ("estimated time", _estimated),
     ("  overlapped", _overlapped),

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "fixtures" / "README.md"]
 COMMAND = re.compile(
-    r"(?:^|^\$ |^ {4}|`)(hlo-lab (?:dump|analyze|diff|graph|passes|doctor)\b[^`\n]*)", re.M
+    r"(?:^|^\$ |^ {4}|`)(hlo-lab (?:dump|analyze|compare|diff|graph|passes|doctor)\b[^`\n]*)", re.M
 )
 
 
