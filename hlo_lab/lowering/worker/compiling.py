@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hlo_lab.errors import UseError
+from hlo_lab.errors import MissingDependencyError, UseError
 from hlo_lab.lowering import adapter
 from hlo_lab.lowering.kinds import GPUS
 from hlo_lab.lowering.target import Target
@@ -101,6 +101,11 @@ class Compilation:
             return compile(options)
         except Exception as error:
             _explain_flags(error, self.flags)
+            if "No PTX compilation provider" in str(error):
+                raise MissingDependencyError(
+                    "compiling for a GPU needs NVIDIA's assembler, ptxas: pip install "
+                    "'hlo-lab[cuda]'"
+                ) from None
             raise
 
     def _again(self, compile: Callable[[dict[str, Any]], Any], raw: Path) -> None:

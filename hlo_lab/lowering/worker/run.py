@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib.util
 import json
 import os
 import re
@@ -13,7 +14,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hlo_lab.errors import CompilerError, ExecutionError, HloLabError, InputError, ProgramError
+from hlo_lab.errors import (
+    CompilerError,
+    ExecutionError,
+    HloLabError,
+    InputError,
+    MissingDependencyError,
+    ProgramError,
+)
 from hlo_lab.lowering import adapter
 from hlo_lab.lowering.reference import ProgramReference
 from hlo_lab.lowering.target import Target
@@ -88,7 +96,17 @@ class _Worker:
         hint = self.devices.explanation() if self.devices is not None else ""
         return explain(error, doing.get(self.stage, self.stage)) + hint
 
+    def check_interpreter(self) -> None:
+        """Raises ``MissingDependencyError`` where this is a Python that cannot compile."""
+        missing = [name for name in ("jax", "numpy") if importlib.util.find_spec(name) is None]
+        if missing:
+            raise MissingDependencyError(
+                f"{sys.executable} has no {' and no '.join(missing)}: install it there, or name "
+                f"another interpreter with --python"
+            )
+
     def run(self) -> dict[str, Any]:
+        self.check_interpreter()
         mode = self.request["mode"]
         run = {"script": self.script, "module": self.module}.get(mode, self.function)
         info = run()
