@@ -12,6 +12,7 @@ import argparse
 import datetime
 import importlib.metadata
 import json
+import re
 import resource
 import subprocess
 import sys
@@ -29,7 +30,7 @@ PROGRAMS = {
     "recommender, train": ("fixtures/programs/embedding.py:train_step", ONE),
     "PPO on simulated cars": ("fixtures/programs/rl.py:train_step", ONE),
     "NumPyro: NUTS transition": ("benchmarks/others.py:numpyro_nuts", ONE),
-    "Diffrax: neural ODE, train": ("benchmarks/others.py:neural_ode", ONE),
+    "Diffrax: neural ODE, train": ("benchmarks/ode.py:neural_ode", ONE),
     "MuJoCo MJX: step of 1024 ants": ("benchmarks/others.py:mjx_step", ONE),
     "ResNet-18, train": ("fixtures/programs/resnet.py:train_step", ONE),
     "Keras: ResNet50, train": ("benchmarks/others.py:keras_resnet50", ONE),
@@ -45,6 +46,8 @@ COLUMNS = (
     "program", "target", "instructions", "compile", "peak memory", "estimated", "by compiler",
     "mostly bound by",
 )  # fmt: skip
+
+_LOG = re.compile(r" \(log: [^)]*\)")
 
 
 def compare(
@@ -88,7 +91,9 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help="parts of program names; all by default")
     parser.add_argument("-o", "--output", type=Path)
     parser.add_argument("--time-limit", type=float, default=120.0, help="seconds per compilation")
+    parser.add_argument("--failed", type=Path, help="an earlier table: do not try those again")
     options = parser.parse_args()
+    given_up = _failures_of(options.failed) if options.failed else {}
     output = options.output
     lines = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
     failures: list[str] = []
@@ -97,25 +102,43 @@ def main() -> None:
     for name, (program, targets) in PROGRAMS.items():
         if options.names and not any(part in f"{name} {program}" for part in options.names):
             continue
-        found, said, spent = compare(program, targets, options.time_limit)
+        lost = {target: why for target in targets if (why := given_up.get(f"{name}, {target}"))}
+        left = tuple(target for target in targets if target not in lost)
+        found, said, spent = compare(program, left, options.time_limit)
         print(f"{name}: {spent:.0f} s of CPU {said}", file=sys.stderr, flush=True)
         if found is None:
             failures.append(f"- {name}: {said}")
             continue
+        known = {side["target"]: side for side in found["targets"]}
+        missing = {t: {"target": t, "status": "failed", "message": w} for t, w in lost.items()}
+        found["targets"] = [{**missing, **known}[target] for target in targets]
         lines += [f"| {' | '.join(row(name, side))} |" for side in found["targets"]]
         failures += [
-            f"- {name}, {side['target']}: {side['message']}"
+            f"- {name}, {side['target']}: {_LOG.sub('', side['message'])}"
             for side in found["targets"]
             if side["message"]
         ]
         whole = all(side["status"] != "failed" for side in found["targets"])
         if whole:  # what failed is tried again
-            warm.append((name, compare(program, targets, options.time_limit)[2]))
+            warm.append((name, compare(program, left, options.time_limit)[2]))
         text = "\n".join([*_head(options.time_limit), *lines, *_tail(failures, warm)]) + "\n"
         if output is not None:  # after each, as the whole takes long
             output.write_text(text, encoding="utf-8")
     if output is None:
         print(text)
+
+
+def _failures_of(table: Path) -> dict[str, str]:
+    """Why, by ``program, target``, from a table of this script's own."""
+    section = table.read_text(encoding="utf-8").partition("## What failed")[2]
+    lines = [line[2:] for line in section.splitlines() if line.startswith("- ")]
+    out = {}
+    for line in lines:
+        name = next((name for name in PROGRAMS if line.startswith(f"{name}, ")), None)
+        if name is not None:
+            target, _, why = line.removeprefix(f"{name}, ").partition(": ")
+            out[f"{name}, {target}"] = why
+    return out
 
 
 def _head(limit: float) -> list[str]:
