@@ -72,6 +72,7 @@ class Analysis:
             "overlapped_s": self.overlapped_seconds,
             "padding_bytes": memory.padding_bytes,
             "vmem": {"value_bytes": memory.near_bytes, "kernel_bytes": self.compiler.vector_bytes},
+            "ptx_bytes": self.ptx_bytes,
             "compiler": compiler(self.compiler),
             "collectives": traffic(self.collectives),
             "async_copies": traffic(self.copies),
@@ -81,6 +82,15 @@ class Analysis:
     def out_of_memory(self) -> OutOfMemory | None:
         """By how much the program misses the device's memory; None when it compiled."""
         return self.loaded.out_of_memory
+
+    @cached_property
+    def ptx_bytes(self) -> int | None:
+        """Text of all kernels in NVIDIA's PTX; None without a bundle for a GPU."""
+        bundle = self.loaded.bundle
+        if bundle is None or "analysis" not in bundle.stages:
+            return None
+        size = bundle.analysis.get("ptx_bytes")
+        return size if isinstance(size, int) else None
 
     @cached_property
     def compiler(self) -> CompilerCost:

@@ -65,6 +65,8 @@ def on_device(analysis: Analysis) -> Pairs:
         pairs.append(("  in VMEM", text + f"at most {format_bytes(compiler.vector_bytes)}"))
     if analysis.machine.kind == "gpu" and compiler.libraries:
         pairs.append(("libraries", _names(compiler.libraries.most_common())))
+    if analysis.ptx_bytes:
+        pairs.append(("PTX", format_bytes(analysis.ptx_bytes)))
     if analysis.collectives.count:
         pairs.append(("collectives", _collectives(analysis.collectives)))
     if analysis.copies.count:
