@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from io import FileIO
 from pathlib import Path
 from typing import IO, Any
 
@@ -76,7 +77,7 @@ def run_worker(
         _pipe() as (report_read, report_write),
         _pipe() as (parent_read, parent_write),
     ):
-        request = {**request, "report_fd": report_write, "parent_fd": parent_read}
+        request = {**request, "report_fd": report_write.fileno(), "parent_fd": parent_read.fileno()}
         request_path = Path(scratch, "request.json")
         request_path.write_text(json.dumps(request))
         try:
@@ -87,15 +88,15 @@ def run_worker(
                 stderr=subprocess.STDOUT,
                 env=dict(environment),
                 cwd=cwd,
-                pass_fds=(report_write, parent_read),
+                pass_fds=(report_write.fileno(), parent_read.fileno()),
                 start_new_session=True,
             )
         except OSError as error:
             raise errors.InputError(f"cannot run {python}: {error.strerror}") from None
-        os.close(report_write)
-        os.close(parent_read)
+        report_write.close()
+        parent_read.close()
         try:
-            worker.follow(process, report_read, time_limit, memory_limit)
+            worker.follow(process, report_read.fileno(), time_limit, memory_limit)
         finally:
             _end(process)
         del parent_write
@@ -250,15 +251,15 @@ def _how_it_ended(code: int) -> str:
 
 
 @contextlib.contextmanager
-def _pipe() -> Iterator[tuple[int, int]]:
-    """A pipe whose ends are closed at the end, whichever of them still are open."""
-    ends = os.pipe()
-    try:
-        yield ends
-    finally:
-        for end in ends:
-            with contextlib.suppress(OSError):
-                os.close(end)
+def _pipe() -> Iterator[tuple[FileIO, FileIO]]:
+    """A pipe whose ends are closed at the end, whichever of them still are open.
+
+    As files, which close once: a second ``os.close`` of a number may hit what another thread
+    has opened since.
+    """
+    read, write = os.pipe()
+    with FileIO(read, "rb") as reading, FileIO(write, "wb") as writing:
+        yield reading, writing
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
