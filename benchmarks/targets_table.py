@@ -161,8 +161,8 @@ def _head(limit: float) -> list[str]:
         "*Peak memory* is the compiler's, for one device. *Estimated* is the project's roofline "
         "for one call; *by compiler* the vendor compiler's own cost model, with the share of our "
         "estimate that it covers. The last column is the largest share of our estimate. On the GPU "
-        "nothing is tuned ahead of time, and XLA's own times for Triton products with default tiles "
-        "are many times those of tuned ones.",
+        "nothing is tuned ahead of time: Triton products have default tiles, for which XLA's own "
+        "model charges much time.",
         "",
     ]
 
