@@ -119,7 +119,7 @@ def test_a_script_that_fails_keeps_what_it_compiled(run: Run, place: Path) -> No
         (["missing.py:f", "-o", "new"], 2, "missing.py: no such file"),
         (["train.py:step", "--stage", "hlo"], 2, "unknown stage 'hlo': use one of jaxpr"),
         (["train.py:step", "--stage", "hlo", "-o", "new"], 2, "unknown stage 'hlo'"),
-        (["train.py:step", "-o", "new", "--target", "tpu:v5e:2x2"], 2, "unknown target"),
+        (["train.py:step", "-o", "new", "--target", "tpu:v9:2x2"], 2, "unknown TPU"),
         (["train.py:step", "-o", "new", "--args", "f32[8"], 2, "--args 'f32[8'"),
         (["train.py:step", "-o", "new", "--time-limit", "-1"], 2, "--time-limit"),
         (["train.py:step", "-o", "new", "--min-size", "3"], 2, "--script"),
