@@ -9,7 +9,7 @@ from pathlib import Path
 from hlo_lab.api.source import TIME_LIMIT, Loaded, load
 from hlo_lab.errors import NotFoundError, ReadError, UseError
 from hlo_lab.ir.module import Module
-from hlo_lab.report.graph import COLOURS, MAX_NODES, draw
+from hlo_lab.report.graph import COLOURS, draw
 from hlo_lab.report.graph_layout import FORMATS, LAYOUT_SECONDS, check_dot, read_dot, render
 
 _MAX_DOT = 64 << 20  # bytes
@@ -38,19 +38,21 @@ def graph(
     focus: str | None = None,
     hops: int = 2,
     color: str = "kind",
-    max_nodes: int = MAX_NODES,
+    max_nodes: int | None = None,
     target: str | None = None,
     args: str | None = None,
     time_limit: float = TIME_LIMIT,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Graph:
-    """Draw ``source``, folded until it has at most ``max_nodes`` nodes.
+    """Draw ``source``, folded where it is too large to read.
 
     Args:
         source: what ``load`` takes, or a ``.dot`` file to draw as it is.
         computation: draw this computation instead of the entry.
         focus, hops: draw what lies at most ``hops`` edges around one instruction.
         color: by ``kind`` of work or by ``cost``.
+        max_nodes: fold until no more than these are left; by default what has more than
+            200 is folded into 60.
         target, args, time_limit, progress: as for ``load``.
 
     Raises:

@@ -84,6 +84,13 @@ def test_without_op_names_equal_structure_is_folded() -> None:
     assert {"dot.0", "dot.1"} <= set(heads)  # what they read was made in another way
 
 
+def test_by_default_what_is_too_large_becomes_an_overview() -> None:
+    assert len(draw(layered(25)).nodes) == 25 * 7 + 2
+    assert len(draw(layered(60, names=False)).nodes) <= 60
+    # as many as asked for, once the plumbing is out
+    assert len(draw(layered(60), max_nodes=300).nodes) == 60 * 4 + 1
+
+
 def test_focus_draws_a_neighbourhood() -> None:
     module = layered(6)
     drawing = draw(module, focus="%bias.3", hops=1)
