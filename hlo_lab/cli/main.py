@@ -224,7 +224,8 @@ def _broken_pipe() -> int:
 
 def _drop_stdout() -> None:
     # the interpreter flushes once more at exit, which must not fail again
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with contextlib.suppress(OSError):  # a stdout that is no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _log_of(error: Exception) -> str:
