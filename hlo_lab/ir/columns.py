@@ -84,6 +84,7 @@ class Columns:
         self.frames = StackFrames()
         self.warnings: list[str] = []
         self.computation_names: list[str] = []
+        self._computation_set: set[str] = set()
         self.threads: dict[int, str] = {}
         self.entry = -1
         self._computation_start = [0]
@@ -130,6 +131,9 @@ class Columns:
     def open(self, name: str, is_entry: bool) -> None:
         if is_entry:
             self.entry = len(self.computation_names)
+        if name in self._computation_set:
+            self.fail(f"two computations are named {name[:60]!r}")
+        self._computation_set.add(name)
         self.computation_names.append(name)
 
     def drop_open(self) -> None:

@@ -31,6 +31,7 @@ from hlo_lab.ir.proto_header import decode_frames, decode_header
 from hlo_lab.ir.proto_values import decode_literal, decode_metadata, decode_shape
 from hlo_lab.ir.table import LazyMap, LazyTable
 
+_WIRE_SIZES = {0: 0, 1: 8, 2: 0, 5: 4}  # bytes after the tag, where fixed
 _BATCH_BYTES = 4 << 20
 _ROWS = 4096  # instructions turned into columns at once, so that memory stays low
 T = TypeVar("T")
@@ -99,13 +100,33 @@ _TO_APPLY = frozenset(
 
 
 def check_head(head: bytes, path: str | Path | None) -> None:
-    """Refuse by its first bytes what cannot be an HLO proto.
+    """Refuse by its first bytes what cannot be a serialized message, before all of it is read.
 
     Raises:
-        ReadError: the first field is not the first of any HLO proto.
+        ReadError: not the fields of a message.
     """
-    if head[:1] != b"\n" and head[:1] not in (b"\x12", b"\x1a", b"\x22"):
-        raise ReadError("neither HLO text nor an HLO proto", path)
+    at = 0
+    try:
+        while at < len(head):
+            tag, at = _read_varint(head, at)
+            size, start = _read_varint(head, at)
+            wire = tag & 7
+            if tag < 8 or wire not in _WIRE_SIZES:
+                raise ReadError("neither HLO text nor an HLO proto", path)
+            at = start + size if wire == 2 else start if wire == 0 else at + _WIRE_SIZES[wire]
+    except IndexError:
+        return  # the last field goes on after the head
+
+
+def _read_varint(data: bytes, at: int) -> tuple[int, int]:
+    """A varint and where it ends. Raises ``IndexError`` at the end of the data."""
+    value = shift = 0
+    while True:
+        byte = data[at]
+        value |= (byte & 127) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 128 or shift > 63:
+            return value, at
 
 
 def read_proto(data: bytes, path: str | Path | None = None) -> Module:
@@ -329,6 +350,8 @@ class _Reader:
         by_id = {number: index for index, number in enumerate(self.computation_ids)}
         if len(by_id) != len(self.computation_ids):
             self.fail("two computations have the same id")
+        if len(set(self.computation_names)) != len(by_id):
+            self.fail("two computations have the same name")
         entries = []
         ids, first = _varints(self.callees)
         flat = ids.tolist()

@@ -26,6 +26,7 @@ from hlo_lab.ir.source import unescape
 MAX_INSTRUCTION = 256 << 20  # characters: a folded 64 MB constant prints to about this many
 MAX_INSTRUCTION_LINES = 100_000
 MAX_HEADER_LINES = 1000
+MAX_PREAMBLE = 100_000  # lines of comments before a module
 MAX_HEADER = 64 << 20
 
 _SHAPE = r"[a-z]\w*\[[^\]\n]*\](?:\{[^}\n]*\})?|\([^\n]*?\)"
@@ -152,6 +153,8 @@ class _Reader:
             return
         text = line.strip()
         if not text or text.startswith("//"):
+            if not self.begun and self.number > MAX_PREAMBLE:
+                self.fail(f"not HLO text: nothing but comments in {MAX_PREAMBLE} lines")
             return
         if self.pending:
             self._computation_line(line)
