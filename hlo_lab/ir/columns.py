@@ -6,10 +6,10 @@ import gc
 import re
 from array import array
 from bisect import bisect_right
-from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import accumulate
+from itertools import accumulate, count
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -38,7 +38,6 @@ _BATCH = 4096  # instructions turned into columns at once
 _CACHED_RESTS = 200_000  # distinct attribute texts remembered; bounds memory
 
 T = TypeVar("T")
-K = TypeVar("K", bound=Hashable)
 _Calls = tuple[list[tuple[str, str]], list[str]]  # (role, computation), control predecessors
 
 
@@ -54,12 +53,9 @@ def pause_gc() -> Iterator[None]:
             gc.enable()
 
 
-def intern(table: dict[K, int], values: Sequence[K]) -> Iterable[int]:
-    """Number of each value in ``table``, which grows by the values it does not hold."""
-    for value in dict.fromkeys(values):
-        if value not in table:
-            table[value] = len(table)
-    return map(table.__getitem__, values)
+def numbering() -> dict[Any, int]:
+    """A table that numbers each value it is asked for, from 0 in the order of asking."""
+    return defaultdict(count().__next__)
 
 
 def guarded(decode: Callable[[Any], T], what: str, path: str | Path | None) -> Callable[[Any], T]:
@@ -90,9 +86,9 @@ class Columns:
         self._computation_start = [0]
         self._computation_root: list[int] = []
         self._names: list[str] = []
-        self._opcodes: dict[str, int] = {}
+        self._opcodes: dict[str, int] = numbering()
         self._opcode = array("q")
-        self._shapes: dict[str, int] = {}
+        self._shapes: dict[str, int] = numbering()
         self._shape = array("q")
         self._attributes: dict[str, int] = {}
         self._attribute = array("q")
@@ -164,8 +160,8 @@ class Columns:
         roots, names, shapes, opcodes, arguments, rests = zip(*self._rows, strict=True)
         first = len(self._names)
         self._names += [name.removeprefix("%") for name in names]
-        self._shape.extend(intern(self._shapes, shapes))
-        self._opcode.extend(intern(self._opcodes, opcodes))
+        self._shape.extend(map(self._shapes.__getitem__, shapes))
+        self._opcode.extend(map(self._opcodes.__getitem__, opcodes))
         self._open_controls += self._add_rests(rests, first)
         if "parameter" in opcodes or "constant" in opcodes:
             arguments = self._take_leaves(first, opcodes, arguments)

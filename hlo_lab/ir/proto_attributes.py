@@ -60,8 +60,6 @@ def decode_attributes(name: str, raw: bytes, payloads: list[bytes]) -> Attribute
         ValueError, DecodeError: damaged bytes.
     """
     message = schema.full("HloInstructionProto").FromString(raw)
-    if message.operand_ids or message.called_computation_ids or message.control_predecessor_ids:
-        raise ValueError("ids are not packed")
     out: Attributes = {}
     decoder = _OF_OPCODE.get(name)
     if decoder is not None:

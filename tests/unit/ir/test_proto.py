@@ -132,6 +132,36 @@ def test_the_schedule_gives_the_order():
     assert module.entry_computation.root.name == "a"
 
 
+def test_the_id_0_is_not_written():
+    rows = [instruction(id=0), instruction(name="b", opcode="add", id=2, operand_ids=[0, 0])]
+    module = read_proto(module_bytes(rows, root=2))
+    assert [operand.name for operand in module.instruction("b").operands] == ["a", "a"]
+
+
+def test_ids_may_stand_one_by_one():
+    user = instruction(name="b", opcode="negate", id=2).SerializeToString() + b"\xa0\x02\x01"
+    computation = schema.full("HloComputationProto")(name="main", id=7, root_id=2)
+    computation.instructions.add().CopyFrom(instruction())
+    data = computation.SerializeToString() + b"\x12" + bytes([len(user)]) + user
+    module = schema.full("HloModuleProto")(
+        name="m", entry_computation_name="main", entry_computation_id=7, computations=[data]
+    )
+    module = read_proto(module.SerializeToString())
+    assert [operand.name for operand in module.instruction("b").operands] == ["a"]
+    assert module.instruction("b").attributes == {}
+
+
+@pytest.mark.parametrize("extra", [b"\x0a\x01z", b"\x98\x02\x05"])
+def test_a_name_or_id_given_twice_is_refused(extra):
+    row = instruction().SerializeToString() + extra
+    computation = b"\x0a\x01c\x28\x07\x30\x01\x12" + bytes([len(row)]) + row
+    module = schema.full("HloModuleProto")(
+        name="m", entry_computation_name="c", entry_computation_id=7, computations=[computation]
+    )
+    with pytest.raises(ReadError):
+        read_proto(module.SerializeToString())
+
+
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [
