@@ -24,7 +24,6 @@ from hlo_lab.passkit.wording import (
 )
 
 _CONTROL = frozenset(("while", "conditional", "call", "async-start", "copy-start"))
-_NEGLIGIBLE = 0.01  # share of the peak below which a source line is not named
 _MAX_CHAIN = 400  # kernels looked at per value; a longer chain counts as not worth it
 
 
@@ -64,20 +63,16 @@ class _Group:
     def seconds(self) -> float:
         return sum(one.seconds for one in self.residuals)
 
-    @property
-    def rate(self) -> float:
-        """Bytes saved per second of recompute."""
-        return self.bytes / max(self.seconds, 1e-9)
-
 
 @dataclass(frozen=True)
 class _Loop:
-    """What a loop stacks beside its carry; ``needed`` bytes it would have to stack instead."""
+    """What a loop stacks beside its carry: ``stacked`` bytes, and those that go with its carry
+    alone kept."""
 
     at: int
     values: int
+    stacked: int
     bytes: int
-    needed: int
 
 
 _FORWARD = 'metadata={op_name="jit(f)/jvp()/%s" source_file="model.py" source_line=%d}'
@@ -121,8 +116,8 @@ class RematPass(AnalysisPass):
         with their bytes, how long they live, and the flops and seconds of making them
         again from values that stay anyway. Residuals that a scan over layers stacks up
         are found in the loop that writes them, and counted for all iterations; a loop
-        that keeps much more than its carry gets a finding of its own. Values are ranked
-        by bytes saved at the peak per second of recompute.
+        that keeps much more than its carry gets a finding of its own. Findings are ranked
+        by the bytes that they free at the peak; what is not named is one note.
 
     Why it matters
         Residuals mostly decide the largest batch or model that fits. Recomputing cheap
@@ -157,13 +152,14 @@ class RematPass(AnalysisPass):
         Example("no backward pass", _INFERENCE, finds=0),
     )
 
-    min_bytes: int = 1 << 20  # a line that holds less, or less than 1% of the peak, is left out
-    min_share: float = 0.05  # share of the peak that makes a value a warning
+    min_bytes: int = 1 << 20  # a line that holds less is left out
+    min_share: float = 0.01  # share of the peak below which a line is not named
+    warn_share: float = 0.05  # share of the peak that makes a warning
     max_cost: float = 0.05  # share of the step's time that recomputing may cost in a warning
-    top: int = 10  # source lines named one by one
+    top: int = 5  # loops and source lines named one by one
 
     def run(self, module: Module, context: Context) -> Iterator[Finding]:
-        """Yield loops that keep more than their carry, then values by bytes per second."""
+        """Yield what frees most first, then one note on the rest."""
         if not any("transpose(" in metadata.op_name for metadata in module.metadatas):
             return
         if not context.memory.scheduled:
@@ -175,30 +171,38 @@ class RematPass(AnalysisPass):
                 advice="Analyze the optimised module, or the program itself.",
             )
         search = _Search(module, context)
-        residuals = search.residuals()
-        for loop in search.loops:
-            yield from self._loop(module, context, loop)
         groups: dict[str, _Group] = {}
-        for one in residuals:
-            key = f"{place_text(module, one.shown)} {one.loop >= 0}"
-            groups.setdefault(key, _Group()).residuals.append(one)
-        least = max(self.min_bytes, _NEGLIGIBLE * context.memory.peak_bytes)
-        large = [group for group in groups.values() if group.bytes >= least]
-        ranked = sorted(large, key=lambda group: -group.rate)
-        for group in ranked[: self.top]:
-            yield self._value(module, context, group)
-        rest = ranked[self.top :]
-        if rest:
-            total = sum(group.bytes for group in rest)
-            cost = sum(group.seconds for group in rest)
+        for value in search.residuals():
+            key = f"{place_text(module, value.shown)} {value.loop >= 0}"
+            groups.setdefault(key, _Group()).residuals.append(value)
+        ranked: list[_Loop | _Group] = [one for one in search.loops if self._is_large(context, one)]
+        ranked += [group for group in groups.values() if group.bytes >= self.min_bytes]
+        # of values that hold the same, the cheapest first; a loop before all that it stacks
+        ranked.sort(key=lambda one: (-one.bytes, one.seconds if isinstance(one, _Group) else 0))
+        least = self.min_share * context.memory.peak_bytes
+        named = [one for one in ranked if one.bytes >= least][: self.top]
+        for one in named:
+            if isinstance(one, _Loop):
+                yield self._loop(module, context, one)
+            else:
+                yield self._value(module, context, one)
+        rest = [one for one in ranked[len(named) :] if isinstance(one, _Group)]
+        total = sum(group.bytes for group in rest)
+        if rest and total >= least:
             yield self.finding(
                 module.instruction(rest[0].residuals[0].shown),
                 f"{counted(len(rest), 'more source line')} of the forward pass hold "
-                f"{bytes_text(total)} for the backward pass, {seconds_text(cost)} to recompute",
+                f"{bytes_text(total)} for the backward pass",
                 severity=Severity.NOTE,
+                seconds=-sum(group.seconds for group in rest),
                 bytes=total,
                 context=context,
             )
+
+    def _is_large(self, context: Context, loop: _Loop) -> bool:
+        """Whether a loop stacks much more than its carry."""
+        share = loop.bytes / max(context.memory.peak_bytes, 1)
+        return loop.bytes >= self.min_bytes and share >= self.warn_share and loop.values > 1
 
     def _value(self, module: Module, context: Context, group: _Group) -> Finding:
         worst = max(group.residuals, key=lambda one: one.bytes)
@@ -209,18 +213,20 @@ class RematPass(AnalysisPass):
         flops = sum(one.flops for one in group.residuals)
         shape = next(worst.shape.leaves())[1].without_layout()
         many = counted(len(group.residuals), "value")
+        them = "it" if len(group.residuals) == 1 else "them"
         runs = times_text(worst.executions) if worst.loop >= 0 else ""
         within = " under jax.checkpoint" if "checkpoint" in flow.op_name(worst.at) else ""
-        cheap = share >= self.min_share and relative <= self.max_cost and not within
+        cheap = share >= self.warn_share and relative <= self.max_cost and not within
         # before scheduling and fusion, what is live together is a guess
         cheap = cheap and context.memory.scheduled
         place = place_text(module, worst.shown)
         return self.finding(
             module.instruction(worst.shown),
-            f"{place}{within} makes {many} of {shape}{runs}, kept for the backward pass: "
-            f"{bytes_text(group.bytes)} at the peak ({share:.0%} of it), live over "
-            f"{worst.span:.0%} of the step; making it again from what stays costs "
-            f"{relative:.1%} of the step's time ({flops:.3g} flops)",
+            f"{place}{within} makes {many} of {shape}{runs}, kept for the backward pass over "
+            f"{worst.span:.0%} of the step: making {them} again from what stays frees "
+            f"{bytes_text(group.bytes)} at the peak ({share:.0%} of it) for "
+            f"{seconds_text(group.seconds)} of recompute, {relative:.1%} of the step's time "
+            f"({flops:.3g} flops)",
             severity=Severity.WARNING if cheap else Severity.NOTE,
             advice=(
                 "It is kept on purpose, by the policy or as the input of a checkpointed function; "
@@ -235,28 +241,24 @@ class RematPass(AnalysisPass):
             context=context,
         )
 
-    def _loop(self, module: Module, context: Context, kept: _Loop) -> Iterator[Finding]:
-        """A finding where a loop stacks much more than its carry."""
-        saved = kept.bytes - kept.needed
-        share = saved / max(context.memory.peak_bytes, 1)
-        if saved < self.min_bytes or share < self.min_share or kept.values < 2:
-            return
+    def _loop(self, module: Module, context: Context, kept: _Loop) -> Finding:
+        share = kept.bytes / max(context.memory.peak_bytes, 1)
         seconds = _body_seconds(context, kept.at)
         relative = seconds / max(context.cost.total_seconds, 1e-12)
         place = line_text(module, kept.at) or f"%{module.instruction_names[kept.at]}"
-        yield self.finding(
+        return self.finding(
             module.instruction(kept.at),
             f"the loop at {place} stacks {counted(kept.values, 'value')}, "
-            f"{bytes_text(kept.bytes)}, for the backward pass; with only its carry kept, "
-            f"{bytes_text(saved)} ({share:.0%} of the peak) go, for one more forward pass, at most "
-            f"{relative:.0%} of the step's time",
+            f"{bytes_text(kept.stacked)}, for the backward pass: keeping only its carry frees "
+            f"{bytes_text(kept.bytes)} at the peak ({share:.0%} of it) for one more forward pass, "
+            f"at most {relative:.0%} of the step's time",
             severity=Severity.WARNING if context.memory.scheduled else Severity.NOTE,
             advice=(
                 "Wrap the body: jax.lax.scan(jax.checkpoint(body, prevent_cse=False), ...); "
                 "try policy=jax.checkpoint_policies.dots_saveable beside it, and compile both."
             ),
             seconds=-seconds,
-            bytes=saved,
+            bytes=kept.bytes,
             context=context,
         )
 
@@ -394,7 +396,9 @@ class _Search:
                     )
                 )
         if members:
-            self.loops.append(_Loop(loop, len(members), kept, self._carry_bytes(loop, stays)))
+            self.loops.append(
+                _Loop(loop, len(members), kept, kept - self._carry_bytes(loop, stays))
+            )
         return found
 
     def _in_place(self, at: int) -> bool:

@@ -8,15 +8,17 @@ from hlo_lab.report.units import format_bytes, format_count, format_seconds
 
 
 def saving(estimate: Estimate) -> str:
-    """``saves 3.0 us and 1.2 MiB on cpu``, ``costs 3.0 us, saves 1.2 MiB``; empty for nothing."""
+    """``saves 3.0 us and 1.2 MiB on cpu``, ``frees 1.2 MiB, costs 3.0 us``; empty for nothing."""
     amounts = (
         (estimate.seconds, format_seconds),
         (estimate.bytes, format_bytes),
     )
     gains = [show(amount) for amount, show in amounts if amount is not None and amount >= 0]
     costs = [show(-amount) for amount, show in amounts if amount is not None and amount < 0]
-    parts = [f"costs {' and '.join(costs)}"] if costs else []
-    parts += [f"saves {' and '.join(gains)}"] if gains else []
+    # what costs time can only give memory
+    verb = "frees" if (estimate.seconds or 0) < 0 else "saves"
+    parts = [f"{verb} {' and '.join(gains)}"] if gains else []
+    parts += [f"costs {' and '.join(costs)}"] if costs else []
     if not parts:
         return ""
     machine = f" on {clean(estimate.machine)}" if estimate.machine else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -87,11 +88,28 @@ def test_small_values_are_left_out(compiled, run_pass) -> None:
 
 
 def test_lines_beyond_top_are_summed_up(compiled, run_pass) -> None:
-    every = run_pass("remat{min_bytes=4KiB}", compiled / "unrolled.hlo")
-    short = run_pass("remat{min_bytes=4KiB,top=2}", compiled / "unrolled.hlo")
-    assert len(short) == 3
+    options = "min_bytes=4KiB,min_share=0,warn_share=1"  # notes all, which are not sorted apart
+    every = run_pass(f"remat{{{options},top=50}}", compiled / "unrolled.hlo")
+    freed = [one.estimate.bytes for one in every]
+    assert freed == sorted(freed, reverse=True)
+    short = run_pass(f"remat{{{options},top=2}}", compiled / "unrolled.hlo")
+    assert [one.message for one in short[:2]] == [one.message for one in every[:2]]
     assert "more source line" in short[-1].message
-    assert sum(one.estimate.bytes for one in short) == sum(one.estimate.bytes for one in every)
+    assert len(short) == 3
+    assert short[-1].estimate.bytes == sum(freed[2:])
+    assert short[-1].estimate.seconds == pytest.approx(
+        sum(one.estimate.seconds for one in every[2:])
+    )
+
+
+def test_values_that_are_no_part_of_the_peak_are_not_named(compiled, run_pass) -> None:
+    every = run_pass("remat{min_bytes=4KiB,min_share=0,top=50}", compiled / "unrolled.hlo")
+    share = re.compile(r"\((\d+)% of it\)")
+    peak = memory_profile(read_module(compiled / "unrolled.hlo")).peak_bytes
+    large = run_pass("remat{min_bytes=4KiB,min_share=0.05,top=50}", compiled / "unrolled.hlo")
+    named = [one for one in large if share.search(one.message)]
+    assert named == [one for one in every if one.estimate.bytes >= 0.05 * peak]
+    assert 0 < len(named) < len(every)
 
 
 STEP = """HloModule m, is_scheduled=true
