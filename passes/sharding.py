@@ -157,7 +157,8 @@ class ShardingPass(AnalysisPass):
         reduction, parameter gather, output gather, halo exchange. What is left is a
         **reshard**: the layout that the producer leaves is not the one that the consumer
         wants. Reshards are warnings, one per pair of source lines; each other class is
-        one note with its bytes.
+        one note with its bytes. In a module without op_names an all-to-all may as well be
+        the dispatch to experts that the program asks for, and is a note.
 
     Why it matters
         A reshard moves activations over the interconnect in every step, on the critical
@@ -227,16 +228,23 @@ class ShardingPass(AnalysisPass):
         producer = place_text(module, flow.place(worst.producer))
         consumer = _consumer_text(flow, worst.at)
         times = f" ({counted(places, 'place')}, {runs:.0f} runs)" if runs > 1 else ""
+        opcode, devices = collective_kind(flow.opcode(worst.at)), group_size(module, attributes)
+        sent = f"{bytes_text(group.sent)} sent per device and step{times}"
+        if opcode == "all-to-all" and not any(one.op_name for one in module.metadatas):
+            return self.finding(
+                module.instruction(worst.at),
+                f"{opcode} (expert dispatch or reshard: the module carries no op_names) of "
+                f"{shown} over {devices} devices between {producer} and {consumer}: {sent}",
+                severity=Severity.NOTE,
+                advice="Analyze a module that kept its metadata, or the program itself, to tell.",
+                context=context,
+            )
         between = (
             f"moves the result of {producer} into another layout"
             if producer == consumer
             else f"reshards the result of {producer} for {consumer}"
         )
-        message = (
-            f"{collective_kind(flow.opcode(worst.at))} of {shown} over "
-            f"{group_size(module, attributes)} devices {between}: "
-            f"{bytes_text(group.sent)} sent per device and step{times}"
-        )
+        message = f"{opcode} of {shown} over {devices} devices {between}: {sent}"
         weights = _weights(flow, worst.at)
         message += "".join(f"; it meets {weight}" for weight in weights)
         side = (

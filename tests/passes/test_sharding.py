@@ -138,18 +138,32 @@ def test_a_move_of_one_ops_result_is_said_as_such(run_pass) -> None:
 
 def test_the_devices_of_a_mesh_in_another_order(run_pass) -> None:
     groups = "replica_groups=mesh['a'=1,'b'=4,'c'=2], device_ids=([2,4]T(1,0)) {'b'}"
-    text = _all_to_all(groups)
+    text = _all_to_all(groups, named=True)
     (finding,) = run_pass("sharding{min_bytes=1}", text)
     assert "over 4 devices" in finding.message
     assert finding.estimate.bytes == 2 * 512 * 4 * 3 // 4  # both operands, all but its own quarter
     assert "runs" not in finding.message
 
 
-def _all_to_all(groups: str) -> str:
+def test_an_all_to_all_may_be_dispatch_where_nothing_has_a_name(run_pass) -> None:
+    groups = "replica_groups=[2,4]<=[8]"
+    (finding,) = run_pass("sharding{min_bytes=1}", _all_to_all(groups, named=False))
+    assert finding.severity is Severity.NOTE
+    assert finding.message.startswith(
+        "all-to-all (expert dispatch or reshard: the module carries no op_names) of f32[512] "
+        "over 4 devices between sine and negate: 3.0 KiB sent"
+    )
+    assert finding.estimate.bytes is None
+    (finding,) = run_pass("sharding{min_bytes=1}", _all_to_all(groups, named=True))
+    assert finding.severity is Severity.WARNING
+
+
+def _all_to_all(groups: str, *, named: bool) -> str:
+    metadata = ', metadata={op_name="x"}' if named else ""
     return f"""HloModule m, is_scheduled=true, num_partitions=8
 
 ENTRY %main (x: f32[512]) -> (f32[512], f32[512]) {{
-  %x = f32[512] parameter(0)
+  %x = f32[512] parameter(0){metadata}
   %s = f32[512] sine(%x)
   %c = f32[512] sine(%x)
   %a = (f32[512], f32[512]) all-to-all(%s, %c), channel_id=1, {groups}
