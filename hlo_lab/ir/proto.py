@@ -21,7 +21,6 @@ from google.protobuf.message import DecodeError
 from hlo_lab.errors import ReadError
 from hlo_lab.ir import schema
 from hlo_lab.ir.asynchronous import fold_async
-from hlo_lab.ir.columns import NAME, as_ints, guarded, pause_gc
 from hlo_lab.ir.edits import gather_rows
 from hlo_lab.ir.module import ROLES, Ints, Module
 from hlo_lab.ir.proto_attributes import decode_attributes
@@ -29,6 +28,7 @@ from hlo_lab.ir.proto_header import decode_frames, decode_header
 from hlo_lab.ir.proto_kinds import Kinds
 from hlo_lab.ir.proto_values import decode_literal, decode_metadata, decode_shape
 from hlo_lab.ir.proto_wire import ModuleBytes, find_module
+from hlo_lab.ir.reading import NAME, as_ints, guarded, pause_gc
 from hlo_lab.ir.table import LazyMap, LazyTable
 
 T = TypeVar("T")

@@ -15,8 +15,8 @@ from operator import attrgetter, methodcaller
 import numpy as np
 
 from hlo_lab.ir import schema
-from hlo_lab.ir.columns import numbering
 from hlo_lab.ir.module import Ints
+from hlo_lab.ir.reading import numbering
 
 _CACHED_KEYS = 200_000  # kinds recognised when they come again; bounds memory
 _CLEAR = methodcaller("ClearField", schema.REST_COLUMNS)

@@ -19,8 +19,9 @@ from typing import NoReturn
 from hlo_lab.errors import ReadError
 from hlo_lab.ir.asynchronous import fold_async
 from hlo_lab.ir.attributes import MAX_DEPTH, BracketState, parse_attributes
-from hlo_lab.ir.columns import NAME, Columns, pause_gc
+from hlo_lab.ir.columns import Columns
 from hlo_lab.ir.module import Module
+from hlo_lab.ir.reading import NAME, pause_gc
 from hlo_lab.ir.source import unescape
 
 MAX_INSTRUCTION = 256 << 20  # characters: a folded 64 MB constant prints to about this many
@@ -29,9 +30,10 @@ MAX_HEADER_LINES = 1000
 MAX_PREAMBLE = 100_000  # lines of comments before a module
 MAX_HEADER = 64 << 20
 
-_SHAPE = r"[a-z]\w*\[[^\]\n]*\](?:\{[^}\n]*\})?|\([^\n]*?\)"
-_HEAD = rf"[ \t]*(ROOT )?(%?{NAME}) = ({_SHAPE}) ([a-z][\w\-]*)\("
-_LINES = re.compile(rf"^{_HEAD}([^()\n]*)\)([^\n]*)\n", re.M)
+# possessive where what follows leaves no other way to match
+_SHAPE = r"[a-z]\w*+\[[^\]\n]*+\](?:\{[^}\n]*+\})?+|\([^\n]*?\)"
+_HEAD = rf"[ \t]*+(ROOT )?(%?{NAME}+) = ({_SHAPE}) ([a-z][a-z0-9_\-\w]*+)\("
+_LINES = re.compile(rf"^{_HEAD}([^()\n]*+)\)([^\n]*+)\n", re.M)
 _HEAD_START = re.compile(_HEAD)
 _STARTS_INSTRUCTION = re.compile(rf"[ \t]*(?:ROOT )?%?{NAME} = ")
 _COMPUTATION = re.compile(rf"(ENTRY\b\s*)?%?({NAME})?\s*(?:\(.*->.*)?\{{", re.S)
