@@ -217,7 +217,7 @@ class _Reader:
         """(start, role, computation) of the calls, in the order in which text prints them."""
         ids = np.array(self.computation_ids, np.int64)
         by_id = np.argsort(ids)
-        if len(np.unique(ids)) != len(ids):
+        if (np.diff(ids[by_id]) == 0).any():
             self.fail("two computations have the same id")
         if len(set(self.computation_names)) != len(ids):
             self.fail("two computations have the same name")
