@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 SCHEMA = "hlo-lab/analyze"
 SCHEMA_VERSION = 1
 TOP = 10  # rows of each table
+LIMIT = 10  # findings in a report
 
 
 @dataclass(eq=False)
@@ -38,6 +39,7 @@ class Analysis:
         passes: names of the passes that ran, failed ones included.
         codes: the codes of every pass there is, by which ``fails_on`` checks its argument.
         top: rows of ``to_dict``'s and ``to_report``'s tables.
+        limit: findings that ``to_report`` shows; ``to_dict`` has all.
     """
 
     loaded: Loaded
@@ -49,6 +51,7 @@ class Analysis:
     passes: list[str]
     codes: frozenset[str] = frozenset()
     top: int = TOP
+    limit: int = LIMIT
 
     @property
     def module(self) -> Module:
@@ -151,6 +154,7 @@ def analyze(
     passes_dirs: Sequence[str | Path] = (),
     fail_on: str | None = None,
     top: int = TOP,
+    limit: int = LIMIT,
     time_limit: float = TIME_LIMIT,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Analysis:
@@ -163,6 +167,7 @@ def analyze(
         passes_dirs: further folders of passes.
         fail_on: checked before the work begins, so that a slip costs nothing.
         top: rows of the tables of holders and instructions.
+        limit: findings in a report.
 
     Raises:
         InputError, UseError: the source, an option or a pass is wrong.
@@ -201,4 +206,5 @@ def analyze(
         passes=[one.name for one in chosen],
         codes=codes,
         top=top,
+        limit=limit,
     )
