@@ -31,13 +31,15 @@ class OpGroup:
 def group_ops(analysis: Analysis) -> list[OpGroup]:
     """Instructions of equal opcode (or kind of fusion), source line and shape; costliest first."""
     module, cost = analysis.module, analysis.cost
-    spent = np.where(cost.top_level, cost.seconds * cost.executions, 0.0)
+    spent = np.where(cost.top_level, cost.seconds * cost.executions, 0.0).tolist()
+    runs, metadatas = cost.executions.tolist(), module.metadata.tolist()
+    all_shapes, opcodes = module.shape.tolist(), module.opcode.tolist()
     groups: dict[tuple[str, str, int], OpGroup] = {}
     lines: dict[int, tuple[str, str]] = {}
     shapes: dict[int, int] = {}
     numbers: dict[str, int] = {}
     for at in cost.top(len(module)):
-        metadata, shape = int(module.metadata[at]), int(module.shape[at])
+        metadata, shape = metadatas[at], all_shapes[at]
         if metadata not in lines:
             frame = own_frame(module.source_stack(at))
             op_name = module.metadatas[metadata].op_name
@@ -45,12 +47,12 @@ def group_ops(analysis: Analysis) -> list[OpGroup]:
         if shape not in shapes:
             text = str(module.shapes[shape].without_layout())
             shapes[shape] = numbers.setdefault(text, len(numbers))
-        label = module.opcodes[module.opcode[at]]
+        label = module.opcodes[opcodes[at]]
         if label in _NAMED:
             label = _NUMBER.sub("", module.instruction_names[at])
         line, shown = lines[metadata]
         group = groups.setdefault((label, line, shapes[shape]), OpGroup(shown))
         group.instructions.append(at)
-        group.seconds += float(spent[at])
-        group.runs += float(cost.executions[at])
+        group.seconds += spent[at]
+        group.runs += runs[at]
     return sorted(groups.values(), key=lambda group: -group.seconds)
