@@ -9,6 +9,9 @@ named below, the value of a constant, the number of a parameter. Not semantic:
   (``VOLATILE_CONFIG``). Everything else there (tile sizes, emitters, trip counts,
   algorithms) changes what runs and is kept, in sorted order.
 
+Versions of XLA spell some attributes differently: ``type=TOTALORDER`` of a comparison and
+``order=TOTAL``, its name since mid-2026, are one label.
+
 Layouts stand apart, so that a layout change does not break the match. Hashes are
 blake2b of canonical text: stable between processes, machines and Python versions.
 """
@@ -38,6 +41,8 @@ VOLATILE_CONFIG = frozenset((
     "fusion_formation_source", "ml_estimated_microseconds", "operation_queue_id",
     "reification_cost", "retry_config", "used_scoped_memory_configs", "wait_on_operation_queues",
 ))  # fmt: skip
+# What some versions of XLA print, and others leave out.
+_DEFAULTS = frozenset((("backend_config", "{}"), ("has_dynamic_root", "false")))
 COMMUTATIVE = frozenset(("add", "multiply", "maximum", "minimum", "and", "or", "xor"))
 # XLA prints a constant of more elements than this as {...} unless told otherwise
 # (HloConstantInstruction::PrintOperandsWithCanonicalNameMap).
@@ -94,10 +99,18 @@ def semantic_attributes(attributes: dict[str, str]) -> dict[str, str]:
     """Name to canonical value of the semantic attributes, sorted by name."""
     values = (
         (name, _canonical_value(name, value))
-        for name, value in sorted(attributes.items())
+        for name, value in sorted(_respelt(attributes).items())
         if name not in IGNORED_ATTRIBUTES
     )
-    return {name: value for name, value in values if (name, value) != ("backend_config", "{}")}
+    return {name: value for name, value in values if (name, value) not in _DEFAULTS}
+
+
+def _respelt(attributes: dict[str, str]) -> dict[str, str]:
+    """Attributes in the words of the newest XLA, where versions say the same differently."""
+    if attributes.get("type") == "TOTALORDER" and "order" not in attributes:
+        attributes = {**attributes, "order": "TOTAL"}
+        del attributes["type"]
+    return attributes
 
 
 def canonical_attributes(attributes: dict[str, str]) -> str:

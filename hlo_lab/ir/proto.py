@@ -26,6 +26,7 @@ from hlo_lab.ir.module import ROLES, Ints, Module
 from hlo_lab.ir.proto_attributes import decode_attributes
 from hlo_lab.ir.proto_header import decode_frames, decode_header
 from hlo_lab.ir.proto_kinds import Kinds
+from hlo_lab.ir.proto_opcodes import without_usual_order
 from hlo_lab.ir.proto_values import decode_literal, decode_metadata, decode_shape
 from hlo_lab.ir.proto_wire import ModuleBytes, find_module
 from hlo_lab.ir.reading import NAME, as_ints, guarded, pause_gc
@@ -45,6 +46,7 @@ _TO_APPLY = frozenset(
         "map",
         "reduce",
         "reduce-window",
+        "collective-reduce",
         "all-reduce",
         "all-reduce-start",
         "reduce-scatter",
@@ -263,6 +265,7 @@ class _Reader:
         if not entry:
             self.fail("its entry computation is not in the file")
         payloads = list(self.message.payloads)
+        attribute = self._attributes(opcode)
         return Module(
             name=self.message.name,
             header=guarded(_caught(decode_header), "module header", self.path)(self.message),
@@ -294,7 +297,7 @@ class _Reader:
                     self.path,
                 ),
             ),
-            attribute=as_ints(kinds.attribute)[kind],
+            attribute=attribute,
             metadatas=LazyTable(
                 list(kinds.metadatas), guarded(_caught(decode_metadata), "metadata", self.path)
             ),
@@ -304,6 +307,26 @@ class _Reader:
             warnings=self.warnings,
             execution_threads=self.threads,
         )
+
+    def _attributes(self, opcode: Ints) -> Ints:
+        """int64[N]: each instruction's attribute list, comparisons' by what they compare.
+
+        XLA writes the order of every comparison to protos; text has it where it is not
+        the one that follows from the element type of the operands.
+        """
+        kinds = self.kinds
+        attribute: Ints = as_ints(kinds.attribute)[self.kind]
+        rows = np.nonzero(opcode == kinds.opcodes.get("compare", -1))[0]
+        rows = rows[np.diff(self.operand_start)[rows] > 0]
+        shape = as_ints(kinds.shape)[self.kind[self.operand[self.operand_start[rows]]]]
+        lists, shapes = list(kinds.attributes), list(kinds.shapes)
+        distinct, inverse = np.unique(attribute[rows] * len(shapes) + shape, return_inverse=True)
+        numbers = [
+            kinds.attributes["compare", without_usual_order(lists[number][1], shapes[of])]
+            for number, of in (divmod(pair, len(shapes)) for pair in distinct.tolist())
+        ]
+        attribute[rows] = np.array(numbers, np.int64)[inverse]
+        return attribute
 
 
 def _role(opcode: str) -> int:

@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 from hlo_lab.ir import schema
-from hlo_lab.ir.attributes import BracketState
-from hlo_lab.ir.proto_header import frontend_text
+from hlo_lab.ir.proto_header import frontend_text, original_array
 from hlo_lab.ir.proto_opcodes import OF_OPCODE, Attributes, enum_text
 from hlo_lab.ir.proto_sharding import braces, replica_groups_text, sharding_text
+from hlo_lab.ir.proto_values import embedded_text
 from hlo_lab.ir.source import quoted
 
 _DIMENSIONS = frozenset(
@@ -30,6 +30,7 @@ _DIMENSIONS = frozenset(
         "reduce-scatter",
         "get-dimension-size",
         "set-dimension-size",
+        "shuffle",
         "scan",
     ]
 )
@@ -43,6 +44,7 @@ _COLLECTIVES = frozenset(
         "ragged-all-to-all",
         "reduce-scatter",
         "collective-broadcast",
+        "collective-reduce",
         "collective-permute",
         "collective-permute-start",
     ]
@@ -105,16 +107,7 @@ def _common(message: Any, out: Attributes, payloads: list[bytes]) -> None:
         known = 0 <= payload.id < len(payloads)
         config = payload.value or (payloads[payload.id] if known else b"")
     if config:
-        text = config.decode("utf-8", "replace")
-        out["backend_config"] = text if _is_dict(text) else quoted(config)
-
-
-def _is_dict(text: str) -> bool:
-    """Whether the text can stand as it is: one pair of braces, and what is in it balanced."""
-    try:
-        return text[:1] == "{" and BracketState.closing(text, 0) == len(text) - 1
-    except ValueError:
-        return False
+        out["backend_config"] = embedded_text(config)
 
 
 def _statistics(message: Any) -> str:
@@ -131,8 +124,7 @@ def _origin(message: Any) -> str:
     leaf = None
     for element in message.elements:
         array = element.original_array
-        index = f" {braces(array.shape_index)}" if array.shape_index else ""
-        text = f'{{"{array.instruction_name}"{index}}}' if array.instruction_name else "{}"
+        text = original_array(array) if array.instruction_name else "{}"
         path = list(element.shape_index)
         if len(path) > 64 or any(not 0 <= part < 1 << 16 for part in path):
             raise ValueError("an origin with a damaged index")
@@ -145,7 +137,10 @@ def _origin(message: Any) -> str:
             if not isinstance(node, dict):
                 raise ValueError("an origin with a damaged index")
         node[path[-1]] = text
-    return braces([leaf if leaf is not None else _origin_tuple(root)])
+    parts = [leaf if leaf is not None else _origin_tuple(root)]
+    if message.HasField("call_hierarchy"):
+        parts.append(f"[{quoted(message.call_hierarchy)}]")
+    return braces(parts)
 
 
 def _origin_tuple(node: dict[int, Any]) -> str:
@@ -181,5 +176,7 @@ def _collective(message: Any, out: Attributes, name: str) -> None:
         out["constrain_layout"] = "true"
     if message.use_global_device_ids:
         out["use_global_device_ids"] = "true"
+    if message.has_dynamic_root:  # XLA before mid-2026 prints nothing for false
+        out["has_dynamic_root"] = "true"
     if name == "all-to-all" and not message.dimensions:
         out.pop("dimensions", None)

@@ -8,8 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from google.protobuf.message import DecodeError
+
+from hlo_lab.ir import schema
 from hlo_lab.ir.proto_sharding import braces, sharding_text
-from hlo_lab.ir.proto_values import shape_of
+from hlo_lab.ir.proto_values import decode_shape, shape_of
 from hlo_lab.ir.source import quoted
 
 Attributes = dict[str, str]
@@ -89,7 +92,8 @@ def _convolution(message: Any, out: Attributes) -> None:
     _convolution_fields(message, out)
     if message.conv_kind:
         kind = enum_text(message, "conv_kind").removeprefix("CONVOLUTION_KIND_").lower()
-        out["conv_kind"] = kind
+        out["convolution_kind"] = kind
+    _packing(message, out)
 
 
 def _precision(message: Any, out: Attributes) -> None:
@@ -115,6 +119,32 @@ def _dot_dimensions(numbers: Any, out: Attributes) -> None:
 def _dot(message: Any, out: Attributes) -> None:
     _dot_dimensions(message.dot_dimension_numbers, out)
     _precision(message, out)
+    _packing(message, out)
+
+
+def _packing(message: Any, out: Attributes) -> None:
+    """How the sides of a product are stored: which operands hold their indices and scales."""
+
+    def sparse(side: Any) -> str:
+        return (
+            f"sparsity={side.num_non_zero}x{side.block_size} dimension={side.dimension} "
+            f"stride={side.stride} idx={side.idx}"
+        )
+
+    def scaled(side: Any) -> str:
+        parts = [f"scale_idx={side.scale_idx}"]
+        if side.HasField("zero_idx"):
+            parts.append(f"zero_idx={side.zero_idx}")
+        for name in ("strides", "steps"):
+            if getattr(side, name):
+                parts.append(f"{name}=" + "x".join(map(str, getattr(side, name))))
+        return " ".join(parts)
+
+    for name, text in (("sparsity_config", sparse), ("block_scaling_config", scaled)):
+        config = getattr(message, name)
+        sides = [(side, getattr(config, side)) for side in ("lhs", "rhs") if config.HasField(side)]
+        if sides:
+            out[name] = braces((f"{side}={{{text(value)}}}" for side, value in sides), " ")
 
 
 def _ragged_dot(message: Any, out: Attributes) -> None:
@@ -185,6 +215,25 @@ def _compare(message: Any, out: Attributes) -> None:
     out["direction"] = message.comparison_direction
     if message.comparison_type == "TOTALORDER":  # all others follow from the element type
         out["type"] = message.comparison_type
+    if message.comparison_order:  # the reader drops what follows from the element type
+        out["order"] = message.comparison_order
+
+
+def without_usual_order(raw: bytes, operand: bytes) -> bytes:
+    """A comparison's fields less the order, where that follows from the operand's type.
+
+    Source: DefaultOrdering in xla/comparison_util.h. Damaged fields stay as they are.
+    """
+    try:
+        message = schema.full("HloInstructionProto").FromString(raw)
+        dtype = decode_shape(operand).dtype
+    except (DecodeError, ValueError):
+        return raw  # refused where they are read
+    usual = "PARTIAL" if dtype[:1] in ("f", "b", "c") else "TOTAL"
+    if message.comparison_order != usual:
+        return raw
+    message.ClearField("comparison_order")
+    return bytes(message.SerializeToString())
 
 
 def _slice(message: Any, out: Attributes) -> None:
@@ -287,6 +336,12 @@ def _scan(message: Any, out: Attributes) -> None:
         out["is_associative"] = "true" if message.is_associative == 1 else "false"
 
 
+def _shuffle(message: Any, out: Attributes) -> None:
+    if message.shuffle_mode.HasField("rotate"):
+        out["mode"] = "rotate"
+        out["shifts"] = braces(message.shuffle_mode.rotate.shifts)
+
+
 def _set(name: str, text: Callable[[Any], str]) -> Callable[[Any, Attributes], None]:
     def decode(message: Any, out: Attributes) -> None:
         out[name] = text(message)
@@ -303,8 +358,8 @@ OF_OPCODE: dict[str, Callable[[Any, Attributes], None]] = {
     "fft": _fft, "fusion": _fusion, "gather": _gather, "infeed": _infeed, "iota": _iota,
     "outfeed": _outfeed, "pad": _pad, "parameter": _parameter, "ragged-dot": _ragged_dot,
     "reduce-precision": _reduce_precision, "reduce-window": _window, "reshape": _reshape,
-    "scan": _scan, "scatter": _scatter, "select-and-scatter": _window, "slice": _slice,
-    "sort": _sort, "topk": _top_k, "triangular-solve": _triangular_solve,
+    "scan": _scan, "scatter": _scatter, "select-and-scatter": _window, "shuffle": _shuffle,
+    "slice": _slice, "sort": _sort, "topk": _top_k, "triangular-solve": _triangular_solve,
     "cholesky": lambda m, out: out.update({"lower": "true"} if m.cholesky_options.lower else {}),
     "dynamic-slice": _set("dynamic_slice_sizes", lambda m: braces(m.dynamic_slice_sizes)),
     "get-tuple-element": _set("index", lambda m: str(m.tuple_index)),

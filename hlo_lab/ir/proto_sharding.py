@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+_REDUCTION = {1: "max", 2: "min"}  # of unreduced axes; a sum goes without saying
 _SUBGROUP = {0: "replicated", 1: "maximul", 4: "manual", 6: "unreduced"}
 _MAX_DEPTH = 64
 
@@ -70,6 +71,7 @@ def _named(proto: Any) -> str:
         word: ", ".join(axis_text(axis, mesh) for axis in getattr(proto, f"{word}_axes"))
         for word in ("replicated", "unreduced", "manual")
     }
+    reduction = {"unreduced": _REDUCTION.get(proto.reduction_op, "")}
     if not mesh.axes and mesh.device_ids:
         return f"{{{text}}}"
     if not proto.dim_shardings and not any(axes.values()):
@@ -78,11 +80,11 @@ def _named(proto: Any) -> str:
     for word in ("unreduced", "manual"):
         others = [value for key, value in axes.items() if key != word]
         if not proto.dim_shardings and axes[word] == every and not any(others):
-            return f"{{{text}, {word}}}"
+            return f"{{{text}, {'='.join(filter(None, (word, reduction.get(word))))}}}"
     text += f", [{', '.join(dims)}]"
     for word, value in axes.items():
         if value:
-            text += f", {word}={{{value}}}"
+            text += f", {word}={reduction.get(word, '')}{{{value}}}"
     return f"{{{text}}}"
 
 
