@@ -57,7 +57,8 @@ _FLOATS: dict[str, type[np.floating[Any]]] = {
 }
 _NO_BRACES = str.maketrans("", "", "{}")
 _BLANKS = re.compile(r"/\*.*?\*/|\s+")
-_METADATA = re.compile(r"metadata=\{[^{}]*\}")
+_METADATA = re.compile(r",?\s*metadata=\{(?:[^{}]*|(?:\{[^{}]*\}(?:,\s*)?)*)\}")
+_REDUCTION = re.compile(r'op_type="sdy::reduction_op" op_name="(?!SUM")(\w+)"')
 
 
 @dataclass(frozen=True)
@@ -219,10 +220,16 @@ def _canonical_value(name: str, value: str) -> str:
     if name == "backend_config":
         return _canonical_config(value)
     if name == "sharding" and "metadata=" in value:
-        value = _METADATA.sub("", value)
+        value = _METADATA.sub(_reduction, value)
     if '"' in value:
         return value.strip()
     return _BLANKS.sub("", value)
+
+
+def _reduction(metadata: re.Match[str]) -> str:
+    """What a sharding's metadata say on unreduced values; nothing, where they are summed."""
+    found = _REDUCTION.search(metadata.group())
+    return f" reduction={found.group(1)}" if found else ""
 
 
 def _canonical_config(text: str) -> str:

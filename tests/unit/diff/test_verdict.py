@@ -67,6 +67,14 @@ ENTRY e {
   ROOT c = f32[8]{0} collective-broadcast(p), replica_groups={{0,1}}%s
 }
 """
+SHARDED = """HloModule m
+
+ENTRY e {
+  p = f32[8]{0} parameter(0)
+  ROOT c = f32[8]{0} negate(p), sharding={devices=[1,2]<=[2] last_tile_dims={unreduced}%s
+}
+"""
+_REDUCED = ' metadata={op_type="sdy::reduction_op" op_name="%s"}}'
 
 
 @pytest.mark.parametrize(
@@ -77,6 +85,9 @@ ENTRY e {
         (COMPARISON, "", ", type=TOTALORDER", False),
         (BROADCAST, "", ", has_dynamic_root=false", True),
         (BROADCAST, "", ", has_dynamic_root=true", False),
+        (SHARDED, "}", _REDUCED % "SUM", True),
+        (SHARDED, "}", _REDUCED % "MAX", False),
+        (SHARDED, "}", ' metadata={{op_name="a"}, {op_name="b" source_line=3}}}', True),
     ],
 )
 def test_what_versions_of_xla_spell_differently(text, old, new, same) -> None:
