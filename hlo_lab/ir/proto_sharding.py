@@ -37,7 +37,8 @@ def sharding_text(proto: Any, depth: int = 0) -> str:
     if proto.is_shard_group:
         word = "shard_like" if proto.shard_group_type == 1 else "shard_as"
         group = f" {word} {proto.shard_group_id}"
-    places = [_place(one) for one in proto.metadata]
+    # each once: XLA's parser adds the reduction of unreduced values to one that is there
+    places = list(dict.fromkeys(_place(one) for one in proto.metadata))
     if places:
         group += f" metadata={places[0] if len(places) == 1 else braces(places, ', ')}"
     if kind in ("REPLICATED", "MANUAL", "UNKNOWN", "UNREDUCED"):
