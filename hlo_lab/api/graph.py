@@ -12,6 +12,7 @@ from hlo_lab.ir.module import Module
 from hlo_lab.report.graph import COLOURS, draw
 from hlo_lab.report.graph_layout import FORMATS, LAYOUT_SECONDS, check_dot, read_dot, render
 
+HOPS = 2
 _MAX_DOT = 64 << 20  # bytes
 
 
@@ -36,7 +37,7 @@ def graph(
     *,
     computation: str | None = None,
     focus: str | None = None,
-    hops: int = 2,
+    hops: int | None = None,
     color: str = "kind",
     max_nodes: int | None = None,
     target: str | None = None,
@@ -49,7 +50,7 @@ def graph(
     Args:
         source: what ``load`` takes, or a ``.dot`` file to draw as it is.
         computation: draw this computation instead of the entry.
-        focus, hops: draw what lies at most ``hops`` edges around one instruction.
+        focus, hops: draw what lies at most ``hops`` edges (2) around one instruction.
         color: by ``kind`` of work or by ``cost``.
         max_nodes: fold until no more than these are left; by default what has more than
             200 is folded into 60.
@@ -61,6 +62,8 @@ def graph(
     """
     if isinstance(source, (str, Path)) and str(source).endswith((".dot", ".gv")):
         return Graph(read_dot(_read(Path(source)), str(source)))
+    if hops is not None and focus is None:
+        raise UseError("--hops counts from an instruction: name it with --focus")
     if color not in COLOURS:
         raise UseError(f"--color {color!r} is none of {', '.join(COLOURS)}")
     loaded = (
@@ -78,7 +81,7 @@ def graph(
         loaded.module,
         computation=computation,
         focus=focus,
-        hops=hops,
+        hops=HOPS if hops is None else hops,
         colour=color,
         cost=costs,
         max_nodes=max_nodes,

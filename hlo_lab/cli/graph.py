@@ -54,8 +54,9 @@ def graph(
         typer.Option("--focus", metavar="NAME", help="Draw what surrounds this instruction."),
     ] = None,
     hops: Annotated[
-        int, typer.Option("--hops", metavar="N", min=0, help="How far around --focus.")
-    ] = 2,
+        int | None,
+        typer.Option("--hops", metavar="N", min=0, help="How far around --focus; 2 by default."),
+    ] = None,
     color: Annotated[
         Color, typer.Option("--color", "--colour", help="Colour by kind of work or by time.")
     ] = Color.KIND,

@@ -12,6 +12,7 @@ from hlo_lab.ir.module import Module
 from hlo_lab.report import graph_fold as folding
 from hlo_lab.report.graph_fold import Path
 from hlo_lab.report.graph_kinds import FILL, heat, instruction_kind
+from hlo_lab.report.graph_names import find_computation, find_instruction
 from hlo_lab.report.graph_plain import Plain, as_is, without_plumbing
 from hlo_lab.report.graph_select import Selection, around, restrict, select
 from hlo_lab.report.names import clean, elide, own_frame, short_frame
@@ -88,9 +89,9 @@ def draw(
         raise UseError("--max-nodes is at least 1 and --hops at least 0")
     if colour not in COLOURS:
         raise UseError(f"--color {colour!r} is none of {', '.join(COLOURS)}")
-    centre = None if focus is None else module.instruction(focus)
+    centre = None if focus is None else find_instruction(module, focus)
     if computation is not None:
-        start = module.computation(computation).index
+        start = find_computation(module, computation).index
     else:
         start = module.entry if centre is None else centre.computation.index
     selection, title = select(module, start), f"{module.name}: %{module.computation_names[start]}"

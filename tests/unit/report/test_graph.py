@@ -99,6 +99,32 @@ def test_focus_draws_a_neighbourhood() -> None:
     assert len(draw(module, focus="bias.3", hops=0).nodes) == 1
 
 
+def test_a_neighbourhood_ends_where_nothing_is_left() -> None:
+    module = layered(4)
+    name = module.instruction_names[5]
+    every = draw(module, focus=name, hops=10**9)
+    assert names(every) == names(draw(module, focus=name, hops=1000))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"focus": "exq"}, "no instruction 'exq' in module m; did you mean ex?"),
+        ({"focus": "copy"}, "did you mean copy.7?"),
+        ({"computation": "main"}, "no computation 'main' in module m; did you mean main.45?"),
+        ({"focus": "nothing_like_it"}, "no instruction 'nothing_like_it' in module m"),
+    ],
+)
+def test_unknown_names_get_a_suggestion(wrong: dict[str, str], said: str) -> None:
+    module = parse(
+        "HloModule m\n\nENTRY main.45 {\n  ex = f32[8] parameter(0)\n"
+        "  ROOT copy.7 = f32[8] copy(ex)\n}\n"
+    )
+    with pytest.raises(NotFoundError) as error:
+        draw(module, **wrong)
+    assert str(error.value).endswith(said)
+
+
 def test_a_shared_constant_does_not_make_neighbours() -> None:
     module = parse(
         "HloModule m\n\nENTRY e {\n"
