@@ -35,7 +35,7 @@ format: $(STAMP) ## Rewrite the code the way check wants it
 	$(BIN)/ruff format .
 
 bench: $(STAMP) ## Print the project's own figures
-	@set -e; for script in benchmarks/[a-z]*.py; do \
+	@set -e; for script in $$(grep -l __main__ benchmarks/*.py); do \
 	  printf '\n== %s\n' "$$script"; $(BIN)/python "$$script"; done
 
 test-matrix: ## Run the tests on each supported Python and JAX

@@ -24,7 +24,9 @@ from hlo_lab.passkit.wording import (
 )
 
 _CONTROL = frozenset(("while", "conditional", "call", "async-start", "copy-start"))
-_NEGLIGIBLE = 0.01  # share of the peak below which a source line is not named
+_CALLERS = frozenset(("while", "conditional", "call"))
+_PARTS = 3  # source lines that the finding on a loop names
+_UNSURE = "and XLA:CPU's scheduler often keeps the peak where it was"
 _MAX_CHAIN = 400  # kernels looked at per value; a longer chain counts as not worth it
 
 
@@ -34,9 +36,9 @@ class _Residual:
 
     ``at`` is the kernel that makes it, ``shown`` the instruction to name, ``shape`` that of
     one value (one iteration's), ``bytes`` what
-    it holds at the peak (all iterations of a loop). ``seconds`` and ``flops`` are what
-    making it again from the values that stay would cost per step; ``span`` the share of
-    the schedule that it is live over; ``loop`` the while that collects it, or -1.
+    it holds at the peak (all iterations of a loop). ``seconds`` are what
+    making it again from the values that stay would cost per step; ``loop`` is the while
+    that collects it, or -1.
     """
 
     at: int
@@ -44,9 +46,7 @@ class _Residual:
     shape: Shape
     bytes: int
     seconds: float
-    flops: float
     executions: float
-    span: float
     loop: int = -1
 
 
@@ -64,20 +64,16 @@ class _Group:
     def seconds(self) -> float:
         return sum(one.seconds for one in self.residuals)
 
-    @property
-    def rate(self) -> float:
-        """Bytes saved per second of recompute."""
-        return self.bytes / max(self.seconds, 1e-9)
-
 
 @dataclass(frozen=True)
 class _Loop:
-    """What a loop stacks beside its carry; ``needed`` bytes it would have to stack instead."""
+    """What a loop stacks beside its carry: ``stacked`` bytes, and those that go with its carry
+    alone kept."""
 
     at: int
     values: int
+    stacked: int
     bytes: int
-    needed: int
 
 
 _FORWARD = 'metadata={op_name="jit(f)/jvp()/%s" source_file="model.py" source_line=%d}'
@@ -118,11 +114,12 @@ class RematPass(AnalysisPass):
 
     What it finds
         Forward values that the backward pass reads and that are live when memory peaks,
-        with their bytes, how long they live, and the flops and seconds of making them
+        with their bytes and the seconds of making them
         again from values that stay anyway. Residuals that a scan over layers stacks up
         are found in the loop that writes them, and counted for all iterations; a loop
-        that keeps much more than its carry gets a finding of its own. Values are ranked
-        by bytes saved at the peak per second of recompute.
+        that keeps much more than its carry is one finding, which names the largest of
+        them. Findings are ranked by the bytes that they hold at the peak; what is not
+        named is one note.
 
     Why it matters
         Residuals mostly decide the largest batch or model that fits. Recomputing cheap
@@ -142,9 +139,10 @@ class RematPass(AnalysisPass):
 
     How it is verified
         Compile again and compare the peak and the estimated time: XLA may already
-        recompute a value inside a fusion, its scheduler can hide the effect (on CPU
-        above all), and CPU can merge the recomputation away. So an estimate here is a
-        lead, not a promise; each value is priced as if it alone were dropped.
+        recompute a value inside a fusion, and it can merge the recomputation away. XLA:CPU
+        does not schedule for memory: there only what a loop stacks is sure to go, so all
+        else is a note without a promise of bytes. Each value is priced as if it alone were
+        dropped.
     """
 
     code: ClassVar[str] = "REM001"
@@ -157,13 +155,14 @@ class RematPass(AnalysisPass):
         Example("no backward pass", _INFERENCE, finds=0),
     )
 
-    min_bytes: int = 1 << 20  # a line that holds less, or less than 1% of the peak, is left out
-    min_share: float = 0.05  # share of the peak that makes a value a warning
+    min_bytes: int = 1 << 20  # a line that holds less is left out
+    min_share: float = 0.01  # share of the peak below which a line is not named
+    warn_share: float = 0.05  # share of the peak that makes a warning
     max_cost: float = 0.05  # share of the step's time that recomputing may cost in a warning
-    top: int = 10  # source lines named one by one
+    top: int = 5  # loops and source lines named one by one
 
     def run(self, module: Module, context: Context) -> Iterator[Finding]:
-        """Yield loops that keep more than their carry, then values by bytes per second."""
+        """Yield what frees most first, then one note on the rest."""
         if not any("transpose(" in metadata.op_name for metadata in module.metadatas):
             return
         if not context.memory.scheduled:
@@ -175,30 +174,44 @@ class RematPass(AnalysisPass):
                 advice="Analyze the optimised module, or the program itself.",
             )
         search = _Search(module, context)
-        residuals = search.residuals()
-        for loop in search.loops:
-            yield from self._loop(module, context, loop)
-        groups: dict[str, _Group] = {}
-        for one in residuals:
-            key = f"{place_text(module, one.shown)} {one.loop >= 0}"
-            groups.setdefault(key, _Group()).residuals.append(one)
-        least = max(self.min_bytes, _NEGLIGIBLE * context.memory.peak_bytes)
-        large = [group for group in groups.values() if group.bytes >= least]
-        ranked = sorted(large, key=lambda group: -group.rate)
-        for group in ranked[: self.top]:
-            yield self._value(module, context, group)
-        rest = ranked[self.top :]
-        if rest:
-            total = sum(group.bytes for group in rest)
-            cost = sum(group.seconds for group in rest)
+        groups: dict[tuple[str, int], _Group] = {}
+        for value in search.residuals():
+            key = (place_text(module, value.shown), value.loop)
+            groups.setdefault(key, _Group()).residuals.append(value)
+        loops = [one for one in search.loops if self._is_large(context, one)]
+        parts: dict[int, list[_Group]] = {loop.at: [] for loop in loops}
+        ranked: list[_Loop | _Group] = [*loops]
+        for (_, at), group in groups.items():
+            if at in parts:
+                parts[at].append(group)
+            elif group.bytes >= self.min_bytes:
+                ranked.append(group)
+        # of values that hold the same, the cheapest first
+        ranked.sort(key=lambda one: (-one.bytes, one.seconds if isinstance(one, _Group) else 0))
+        least = self.min_share * context.memory.peak_bytes
+        named = [one for one in ranked if one.bytes >= least][: self.top]
+        for one in named:
+            if isinstance(one, _Loop):
+                yield self._loop(module, context, one, parts[one.at])
+            else:
+                yield self._value(module, context, one)
+        rest = [one for one in ranked[len(named) :] if isinstance(one, _Group)]
+        total = sum(group.bytes for group in rest)
+        if rest and total >= least:
             yield self.finding(
                 module.instruction(rest[0].residuals[0].shown),
                 f"{counted(len(rest), 'more source line')} of the forward pass hold "
-                f"{bytes_text(total)} for the backward pass, {seconds_text(cost)} to recompute",
+                f"{bytes_text(total)} for the backward pass",
                 severity=Severity.NOTE,
-                bytes=total,
+                seconds=-sum(group.seconds for group in rest),
+                bytes=None if _for_cpu(context) else total,
                 context=context,
             )
+
+    def _is_large(self, context: Context, loop: _Loop) -> bool:
+        """Whether a loop stacks much more than its carry."""
+        share = loop.bytes / max(context.memory.peak_bytes, 1)
+        return loop.bytes >= self.min_bytes and share >= self.warn_share and loop.values > 1
 
     def _value(self, module: Module, context: Context, group: _Group) -> Finding:
         worst = max(group.residuals, key=lambda one: one.bytes)
@@ -206,59 +219,79 @@ class RematPass(AnalysisPass):
         share = group.bytes / max(context.memory.peak_bytes, 1)
         whole = context.cost.total_seconds
         relative = group.seconds / whole if whole else 0.0
-        flops = sum(one.flops for one in group.residuals)
         shape = next(worst.shape.leaves())[1].without_layout()
         many = counted(len(group.residuals), "value")
+        them = "it" if len(group.residuals) == 1 else "them"
         runs = times_text(worst.executions) if worst.loop >= 0 else ""
         within = " under jax.checkpoint" if "checkpoint" in flow.op_name(worst.at) else ""
-        cheap = share >= self.min_share and relative <= self.max_cost and not within
+        unsure = worst.loop < 0 and _for_cpu(context)
+        cheap = share >= self.warn_share and relative <= self.max_cost and not within
         # before scheduling and fusion, what is live together is a guess
-        cheap = cheap and context.memory.scheduled
+        cheap = cheap and context.memory.scheduled and not unsure
         place = place_text(module, worst.shown)
+        hold = "holds" if them == "it" else "hold"
         return self.finding(
             module.instruction(worst.shown),
-            f"{place}{within} makes {many} of {shape}{runs}, kept for the backward pass: "
-            f"{bytes_text(group.bytes)} at the peak ({share:.0%} of it), live over "
-            f"{worst.span:.0%} of the step; making it again from what stays costs "
-            f"{relative:.1%} of the step's time ({flops:.3g} flops)",
+            f"{place}{within} makes {many} of {shape}{runs} for the backward pass, which {hold} "
+            f"{bytes_text(group.bytes)}, {share:.0%} of the peak; making {them} again costs "
+            f"{relative:.1%} of the step's time" + (f", {_UNSURE}" if unsure else ""),
             severity=Severity.WARNING if cheap else Severity.NOTE,
-            advice=(
-                "It is kept on purpose, by the policy or as the input of a checkpointed function; "
-                "a checkpoint around more layers keeps fewer."
-                if within
-                else "Wrap the layer in jax.checkpoint with a policy that does not save it; to keep "
-                "dearer values of the layer, mark them with checkpoint_name and use "
-                "save_only_these_names. Compile again to confirm: XLA may recompute it already."
-            ),
+            advice=_advice(bool(within), unsure),
             seconds=-group.seconds,
-            bytes=group.bytes,
+            bytes=None if unsure else group.bytes,
             context=context,
         )
 
-    def _loop(self, module: Module, context: Context, kept: _Loop) -> Iterator[Finding]:
-        """A finding where a loop stacks much more than its carry."""
-        saved = kept.bytes - kept.needed
-        share = saved / max(context.memory.peak_bytes, 1)
-        if saved < self.min_bytes or share < self.min_share or kept.values < 2:
-            return
+    def _loop(self, module: Module, context: Context, kept: _Loop, parts: list[_Group]) -> Finding:
+        share = kept.bytes / max(context.memory.peak_bytes, 1)
         seconds = _body_seconds(context, kept.at)
         relative = seconds / max(context.cost.total_seconds, 1e-12)
         place = line_text(module, kept.at) or f"%{module.instruction_names[kept.at]}"
-        yield self.finding(
+        largest = sorted(parts, key=lambda group: (-group.bytes, group.seconds))[:_PARTS]
+        named = ", ".join(
+            f"{place_text(module, group.residuals[0].shown)} {bytes_text(group.bytes)} "
+            f"(again in {seconds_text(group.seconds)})"
+            for group in largest
+        )
+        return self.finding(
             module.instruction(kept.at),
             f"the loop at {place} stacks {counted(kept.values, 'value')}, "
-            f"{bytes_text(kept.bytes)}, for the backward pass; with only its carry kept, "
-            f"{bytes_text(saved)} ({share:.0%} of the peak) go, for one more forward pass, at most "
-            f"{relative:.0%} of the step's time",
+            f"{bytes_text(kept.stacked)}, for the backward pass; keeping its carry alone frees "
+            f"up to {share:.0%} of the peak for one more forward pass, at most {relative:.0%} of "
+            "the step's time" + (f"; most are {named}" if named else ""),
             severity=Severity.WARNING if context.memory.scheduled else Severity.NOTE,
             advice=(
                 "Wrap the body: jax.lax.scan(jax.checkpoint(body, prevent_cse=False), ...); "
                 "try policy=jax.checkpoint_policies.dots_saveable beside it, and compile both."
             ),
             seconds=-seconds,
-            bytes=saved,
+            bytes=kept.bytes,
             context=context,
         )
+
+
+def _for_cpu(context: Context) -> bool:
+    """Whether the module is compiled for CPU, whose scheduler does not look at memory."""
+    target = str(context.manifest.get("target", "")) or context.machine.kind
+    return target.partition(":")[0] == "cpu"
+
+
+def _advice(kept_on_purpose: bool, unsure: bool) -> str:
+    if kept_on_purpose:
+        return (
+            "It is kept on purpose, by the policy or as the input of a checkpointed function; "
+            "a checkpoint around more layers keeps fewer."
+        )
+    if unsure:
+        return (
+            "Before wrapping the layer in jax.checkpoint, compile it so and compare with "
+            "`hlo-lab diff`, best for the accelerator that it will run on."
+        )
+    return (
+        "Wrap the layer in jax.checkpoint with a policy that does not save it; to keep dearer "
+        "values of the layer, mark them with checkpoint_name and use save_only_these_names. "
+        "Compile again to confirm: XLA may recompute it already."
+    )
 
 
 class _Search:
@@ -270,7 +303,6 @@ class _Search:
         self.flow = context.flow
         self.runs = context.cost.executions.tolist()
         self.seconds = context.cost.seconds.tolist()
-        self.flops = context.cost.flops.tolist()
         self.last_use: dict[int, int] = {}
         self.loops: list[_Loop] = []
 
@@ -301,7 +333,7 @@ class _Search:
             for value in self._values(at):
                 read = self._read_backwards(value, at)
                 if read and at <= peak <= read[1] and not flow.shape(value).memory_space:
-                    seconds, flops, missing = self._recompute(at, read[0], {})
+                    seconds, missing = self._recompute(at, read[0], {})
                     if not missing:
                         found.append(
                             _Residual(
@@ -310,9 +342,7 @@ class _Search:
                                 shape=flow.shape(value),
                                 bytes=flow.shape(value).bytes,
                                 seconds=seconds * self.runs[at],
-                                flops=flops * self.runs[at],
                                 executions=self.runs[at],
-                                span=(read[1] - at) / max(len(rows), 1),
                             )
                         )
         return found
@@ -357,7 +387,7 @@ class _Search:
     def _stacked(self, loop: int, rows: range, peak: int) -> list[_Residual]:
         """Residuals that a loop writes row after row and a later one reads."""
         flow, found = self.flow, []
-        members: list[tuple[int, int, int, tuple[int, int]]] = []
+        members: list[tuple[int, int, int]] = []
         stays: dict[Source, None] = {}
         for user in flow.users(loop):
             if flow.opcode(user) != "get-tuple-element":
@@ -369,11 +399,11 @@ class _Search:
             source, shown = update
             stays[source] = None
             if flow.opcode(source[0]) not in FREE:
-                members.append((user, source[0], shown, read))
+                members.append((user, source[0], shown))
         kept = 0
-        for user, made, shown, read in members:
+        for user, made, shown in members:
             inside = self._rows(flow.computation_of(made))
-            seconds, flops, missing = self._recompute(made, inside.stop, stays)
+            seconds, missing = self._recompute(made, inside.stop, stays)
             iterations = self.runs[made]
             size = flow.shape(user).bytes
             kept += size
@@ -387,14 +417,14 @@ class _Search:
                         shape=flow.shape(shown if self._in_place(made) else made),
                         bytes=size,
                         seconds=seconds * iterations,
-                        flops=flops * iterations,
                         executions=iterations,
-                        span=(read[1] - loop) / max(len(rows), 1),
                         loop=loop,
                     )
                 )
         if members:
-            self.loops.append(_Loop(loop, len(members), kept, self._carry_bytes(loop, stays)))
+            self.loops.append(
+                _Loop(loop, len(members), kept, kept - self._carry_bytes(loop, stays))
+            )
         return found
 
     def _in_place(self, at: int) -> bool:
@@ -418,24 +448,21 @@ class _Search:
                 total += shape.bytes
         return total * self.context.cost.trips.get(loop, 1)
 
-    def _recompute(
-        self, at: int, until: int, stays: dict[Source, None]
-    ) -> tuple[float, float, int]:
-        """(seconds, flops, bytes that would have to stay instead) of making a value again.
+    def _recompute(self, at: int, until: int, stays: dict[Source, None]) -> tuple[float, int]:
+        """(seconds, bytes that would have to stay instead) of making a value again.
 
         Goes up from ``at`` to values that are live until ``until`` anyway: arguments,
         constants, ``stays``, and whatever is read that late. One execution.
         """
         flow = self.flow
-        seconds, flops, missing = 0.0, 0.0, 0
+        seconds, missing = 0.0, 0
         waiting: list[int] = [at]
         seen: set[Source] = {(at, ())}
         while waiting:
             one = waiting.pop()
             seconds += self.seconds[one]
-            flops += self.flops[one]
             if len(seen) > _MAX_CHAIN:
-                return seconds, flops, flow.shape(at).bytes
+                return seconds, flow.shape(at).bytes
             for operand in flow.operands(one):
                 source = flow.source(operand)
                 if source in seen or source in stays or flow.source(operand, (), MOVES) in stays:
@@ -446,7 +473,7 @@ class _Search:
                     missing += self._missing(made, path, operand, until)
                 elif flow.opcode(made) != "constant" and self._live_until(made) < until:
                     waiting.append(made)
-        return seconds, flops, missing
+        return seconds, missing
 
     def _missing(self, made: int, path: Path, operand: int, until: int) -> int:
         """Bytes that would have to be kept where the chain starts at a loop's value."""
@@ -469,10 +496,19 @@ class _Search:
 
 
 def _body_seconds(context: Context, loop: int) -> float:
-    """Seconds per step that one pass of a loop takes."""
-    body = context.flow.callee(loop, "body")
-    if body is None:
-        return 0.0
-    start, cost = context.module.computation_start, context.cost
-    rows = slice(int(start[body]), int(start[body + 1]))
-    return float((cost.seconds[rows] * cost.executions[rows]).sum())
+    """Seconds per step that all iterations of a loop take, with the loops inside it."""
+    module, cost = context.module, context.cost
+    spent, total = cost.seconds * cost.executions, 0.0
+    waiting, seen = [loop], {loop}
+    while waiting:
+        at = waiting.pop()
+        for called in module.callee[module.callee_start[at] : module.callee_start[at + 1]].tolist():
+            rows = slice(
+                int(module.computation_start[called]), int(module.computation_start[called + 1])
+            )
+            total += float(spent[rows].sum())
+            inside = range(rows.start, rows.stop)
+            callers = [one for one in inside if context.flow.opcode(one) in _CALLERS]
+            waiting += [one for one in callers if one not in seen]
+            seen.update(callers)
+    return total

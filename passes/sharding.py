@@ -5,12 +5,14 @@
 from __future__ import annotations
 
 import enum
+import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from hlo_lab.cost.collectives import group_size
+from hlo_lab.ir.attributes import split_top_level
 from hlo_lab.ir.module import Module
 from hlo_lab.passkit.base import AnalysisPass, Example
 from hlo_lab.passkit.context import Context
@@ -30,6 +32,10 @@ _MOVED = frozenset((
 _HALO = re.compile(r"conv_general_dilated|reduce_window|select_and_scatter")
 _PRODUCTS = frozenset(("dot", "convolution", "custom-call", "ragged-dot"))
 _TILES = re.compile(r"devices=\[([\d,]+)\]")
+# mesh['a'=2,'b'=4], [{'a'}, {'b':(1)2, ?}]: axes by name, and of each dimension those that split it
+_MESH = re.compile(r"mesh\[([^\]]*)\].*?,\s*\[(?=[{\]])([^\]]*)\]")
+_AXIS = re.compile(r"'([^']*)'=(\d+)")
+_SPLIT = re.compile(r"'([^']*)'(?::\(\d+\)(\d+))?")
 _MAX_WALK = 200  # instructions looked at per question; keeps every walk short
 
 
@@ -157,7 +163,8 @@ class ShardingPass(AnalysisPass):
         reduction, parameter gather, output gather, halo exchange. What is left is a
         **reshard**: the layout that the producer leaves is not the one that the consumer
         wants. Reshards are warnings, one per pair of source lines; each other class is
-        one note with its bytes.
+        one note with its bytes. In a module without op_names an all-to-all may as well be
+        the dispatch to experts that the program asks for, and is a note.
 
     Why it matters
         A reshard moves activations over the interconnect in every step, on the critical
@@ -225,26 +232,34 @@ class ShardingPass(AnalysisPass):
         places = len({one.at for one in group.transfers})
         runs = sum({one.at: one.executions for one in group.transfers}.values())
         producer = place_text(module, flow.place(worst.producer))
-        consumer = _consumer_text(flow, worst.at)
+        wants = _consumer(flow, worst.at, worst.producer)
+        consumer = place_text(module, wants)
         times = f" ({counted(places, 'place')}, {runs:.0f} runs)" if runs > 1 else ""
+        opcode, devices = collective_kind(flow.opcode(worst.at)), group_size(module, attributes)
+        sent = f"{bytes_text(group.sent)} sent per device and step{times}"
+        if opcode == "all-to-all" and not any(one.op_name for one in module.metadatas):
+            return self.finding(
+                module.instruction(worst.at),
+                f"{opcode} (expert dispatch or reshard: the module carries no op_names) of "
+                f"{shown} over {devices} devices between {producer} and {consumer}: {sent}",
+                severity=Severity.NOTE,
+                advice="Analyze a module that kept its metadata, or the program itself, to tell.",
+                context=context,
+            )
         between = (
             f"moves the result of {producer} into another layout"
             if producer == consumer
             else f"reshards the result of {producer} for {consumer}"
         )
-        message = (
-            f"{collective_kind(flow.opcode(worst.at))} of {shown} over "
-            f"{group_size(module, attributes)} devices {between}: "
-            f"{bytes_text(group.sent)} sent per device and step{times}"
-        )
-        weights = _weights(flow, worst.at)
+        message = f"{opcode} of {shown} over {devices} devices {between}: {sent}"
+        weights = _weights(context, worst.at)
         message += "".join(f"; it meets {weight}" for weight in weights)
         side = (
             f"the PartitionSpec of {weights[0].split(' ')[0]}"
             if weights
             else "the PartitionSpec of one side"
         )
-        return self.finding(
+        finding = self.finding(
             module.instruction(worst.at),
             message,
             advice=(
@@ -255,6 +270,9 @@ class ShardingPass(AnalysisPass):
             bytes=int(group.sent),
             context=context,
         )
+        reader = module.instruction(wants)
+        where = replace(finding.where, op_name=reader.op_name, source=reader.source)
+        return replace(finding, where=where)
 
     def _note(self, module: Module, context: Context, kind: Kind, group: _Group) -> Finding:
         flow, worst = context.flow, group.largest
@@ -263,7 +281,7 @@ class ShardingPass(AnalysisPass):
         combined = len(flow.operands(worst.at)) > 1
         largest = place_text(module, flow.place(worst.producer) if combined else worst.at)
         if kind is Kind.PARAMETER:
-            largest = _parameter_text(flow, worst.producer) or largest
+            largest = _parameter_text(context, worst.producer) or largest
         times = f", up to {runs:.0f} times a step" if runs > 1 else ""
         return self.finding(
             module.instruction(worst.at),
@@ -350,7 +368,7 @@ def _classify(
             return Kind.FORWARD
         return Kind.BACKWARD if _feeds_a_product(flow, at) else Kind.GRADIENT
     if opcode == "collective-permute":
-        if _HALO.search(op_name):
+        if _HALO.search(op_name) or _HALO.search(flow.op_name(_consumer(flow, at, producer))):
             return Kind.HALO
         loop = flow.caller(flow.computation_of(at))
         if loop is not None and flow.opcode(loop) == "while" and _is_product(flow, loop):
@@ -418,53 +436,104 @@ def _only_returned(module: Module, flow: Flow, at: int) -> bool:
     return at == root or returned
 
 
-def _consumer_text(flow: Flow, at: int) -> str:
-    """The op that wanted the other layout: the partitioner names the collective after it."""
+def _consumer(flow: Flow, at: int, producer: int) -> int:
+    """The op that wanted the other layout.
+
+    The partitioner named the collective after it until mid-2026, and names it after the
+    producer since; it is then the first that reads the result.
+    """
     if not flow.op_name(at):
         readers = flow.readers(at)
-        at = flow.place(readers[0]) if readers else at
-    return place_text(flow.module, at)
+        return flow.place(readers[0]) if readers else at
+    made = place_text(flow.module, flow.place(producer))
+    if place_text(flow.module, at) != made:
+        return at
+    readers = [flow.place(one) for one in sorted(flow.readers(at)) if flow.op_name(one)]
+    return next((one for one in readers if place_text(flow.module, one) != made), at)
 
 
-def _weights(flow: Flow, at: int) -> list[str]:
+def _weights(context: Context, at: int) -> list[str]:
     """The parameters that the products after a collective multiply its result with."""
+    flow = context.flow
     found: dict[str, None] = {}
     for user in flow.readers(at):
         if not flow.contents(user) & _PRODUCTS:
             continue
         for operand in flow.operands(user):
-            text = _parameter_text(flow, flow.origin(operand)[0])
+            text = _parameter_text(context, flow.origin(operand)[0])
             if text:
                 found[text] = None
     return list(found)[:2]
 
 
-def _parameter_text(flow: Flow, at: int) -> str:
+def _parameter_text(context: Context, at: int) -> str:
     """``p['w'] split 4 ways on dimension 1`` of a named entry parameter, else empty."""
+    flow = context.flow
     at = flow.origin(at)[0]
     if flow.opcode(at) != "parameter" or flow.computation_of(at) != flow.module.entry:
         return ""
     name = flow.op_name(at)
     if not name:
         return ""
-    sharding = flow.module.attributes[flow.module.attribute[at]].get("sharding", "")
-    match = _TILES.search(sharding)
-    tiles = [int(tile) for tile in match.group(1).split(",")] if match else []
+    tiles = _parts(context, at)
+    if tiles is None:
+        return name
     split = [
-        f"{tile} ways on dimension {dimension}"
-        for dimension, tile in enumerate(tiles[: flow.shape(at).rank])
-        if tile > 1
+        f"{tile} ways on dimension {dimension}" for dimension, tile in enumerate(tiles) if tile > 1
     ]
-    if split:
-        return f"{name} split {' and '.join(split)}"
-    return f"{name} held whole" if "replicated" in sharding else name
+    return f"{name} split {' and '.join(split)}" if split else f"{name} held whole"
+
+
+def _parts(context: Context, at: int) -> list[int] | None:
+    """Into how many parts each dimension of an entry parameter is split; None if not known.
+
+    Optimised text says it at the parameter until mid-2026. Since then the proto says it,
+    in its header; else the shape before partitioning tells, or a gather of the parameter.
+    """
+    module, flow = context.module, context.flow
+    number, shape = int(module.parameter_number[at]), flow.shape(at)
+    count = len(module.entry_computation.parameters)
+    sharding = module.attributes[module.attribute[at]].get("sharding", "")
+    listed = list(split_top_level(module.header.get("spmd_parameters_shardings", "")[1:-1]))
+    if not sharding and len(listed) == count:
+        sharding = listed[number]
+    if sharding:
+        tiles = _tiles(sharding)
+        return tiles if tiles is None else tiles[: shape.rank]
+    whole = None
+    if context.before is not None:
+        parameters = context.before.entry_computation.parameters
+        if len(parameters) == count:
+            whole = parameters[number].shape
+    for user in flow.kernel_users(at) if whole is None else ():
+        if flow.opcode(user) == "all-gather" and flow.shape(user).is_array:
+            whole = flow.shape(user)
+    if whole is None or whole.rank != shape.rank:
+        return None
+    return [-(-all_ // max(part, 1)) for all_, part in zip(whole.dims, shape.dims, strict=True)]
+
+
+def _tiles(sharding: str) -> list[int] | None:
+    """Parts of each dimension, by a sharding's text in either of its forms; None for others."""
+    match = _TILES.search(sharding)
+    if match:
+        return [int(tile) for tile in match.group(1).split(",")]
+    match = _MESH.search(sharding)
+    if match is None:
+        return [] if "replicated" in sharding else None
+    sizes = dict(_AXIS.findall(match.group(1)))
+    return [
+        math.prod(int(part or sizes.get(axis, 1)) for axis, part in _SPLIT.findall(dimension))
+        for dimension in re.findall(r"\{([^{}]*)\}", match.group(2))
+    ]
 
 
 def _story(module: Module, flow: Flow, one: _Transfer) -> tuple[str, ...]:
     """Reshards with the same story are one finding."""
+    wants = _consumer(flow, one.at, one.producer) if flow.op_name(one.at) else one.at
     return (
         collective_kind(flow.opcode(one.at)),
         place_text(module, flow.place(one.producer)),
-        place_text(module, one.at),
+        place_text(module, wants),
         "" if flow.op_name(one.at) else str(flow.shape(one.at).without_layout()),
     )

@@ -5,6 +5,9 @@
 The C++ library embeds each .proto file as a serialized FileDescriptorProto; this finds
 them by name and stores the set of xla/service/hlo.proto and all that it imports. Run it
 after a jaxlib upgrade; the reader keeps fields that its schema does not know.
+
+What is stored now is of jaxlib 0.12.0.1. XLA adds fields and does not give their numbers
+to others, so that the newest schema reads the protos of all versions before it.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 SCHEMA = "hlo-lab/analyze"
 SCHEMA_VERSION = 1
 TOP = 10  # rows of each table
+LIMIT = 10  # findings in a report
 
 
 @dataclass(eq=False)
@@ -40,6 +41,7 @@ class Analysis:
         passes: names of the passes that ran, failed ones included.
         codes: the codes of every pass there is, by which ``fails_on`` checks its argument.
         top: rows of ``to_dict``'s and ``to_report``'s tables.
+        limit: findings that ``to_report`` shows; ``to_dict`` has all.
     """
 
     loaded: Loaded
@@ -51,6 +53,7 @@ class Analysis:
     passes: list[str]
     codes: frozenset[str] = frozenset()
     top: int = TOP
+    limit: int = LIMIT
 
     @property
     def module(self) -> Module:
@@ -213,6 +216,7 @@ def analyze(
     passes_dirs: Sequence[str | Path] = (),
     fail_on: str | None = None,
     top: int = TOP,
+    limit: int = LIMIT,
     time_limit: float = TIME_LIMIT,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Analysis:
@@ -225,6 +229,7 @@ def analyze(
         passes_dirs: further folders of passes.
         fail_on: checked before the work begins, so that a slip costs nothing.
         top: rows of the tables of holders and instructions.
+        limit: findings in a report.
 
     Raises:
         InputError, UseError: the source, an option or a pass is wrong.
@@ -272,4 +277,5 @@ def analyze(
         passes=[one.name for one in chosen],
         codes=codes,
         top=top,
+        limit=limit,
     )

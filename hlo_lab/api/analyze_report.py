@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from hlo_lab.api.analyze_ops import group_ops
 from hlo_lab.api.analyze_target import on_device, other_times, out_of_memory
 from hlo_lab.passkit.finding import Severity
 from hlo_lab.report.document import (
@@ -17,7 +18,7 @@ from hlo_lab.report.document import (
     Section,
     Table,
 )
-from hlo_lab.report.names import own_frame, short_frame
+from hlo_lab.report.names import line_frame, own_frame, short_frame
 from hlo_lab.report.units import (
     MISSING,
     format_bytes,
@@ -30,8 +31,6 @@ from hlo_lab.report.units import (
 if TYPE_CHECKING:
     from hlo_lab.api.analyze import Analysis
     from hlo_lab.cost.holders import Holder
-
-MAX_FINDINGS = 30  # in text and markdown; JSON has all
 
 
 def report(analysis: Analysis) -> Report:
@@ -114,9 +113,9 @@ def _holders(analysis: Analysis) -> list[Block]:
                 format_share(sums[place] / memory.peak_bytes),
                 *_padding(group, memory.padding_bytes),
                 str(len(group)),
-                kinds.most_common(1)[0][0],
+                kinds.most_common(1)[0][0] + ("+" if len(kinds) > 1 else ""),
                 largest.name,
-                place,
+                line_frame(own_frame(group[0].source)) or place,
             ]
         )
     if not rows:
@@ -126,7 +125,7 @@ def _holders(analysis: Analysis) -> list[Block]:
         Column("share", right=True),
         *([Column("padding", right=True)] if memory.padding_bytes else []),
         Column("buffers", right=True),
-        Column("mostly"),
+        Column("kind"),
         Column("largest", elide="middle"),
         Column("source", elide="source"),
     ]
@@ -152,27 +151,26 @@ def _place(analysis: Analysis, holder: Holder) -> str:
 
 
 def _ops(analysis: Analysis) -> list[Block]:
+    """Instructions, those of repeated layers summed up."""
     cost, rows = analysis.cost, []
-    compiler = analysis.compiler
-    total, shown = cost.total_seconds, cost.top(analysis.top)
-    named = any(compiler.of(index).tiles or _library(analysis, index) for index in shown)
-    for index in shown:
-        instruction, runs = analysis.module.instruction(index), float(cost.executions[index])
-        spent = float(cost.seconds[index]) * runs
+    compiler, total = analysis.compiler, cost.total_seconds
+    groups = group_ops(analysis)[: analysis.top]
+    firsts = [group.instructions[0] for group in groups]
+    named = any(compiler.of(index).tiles or _library(analysis, index) for index in firsts)
+    for group, first in zip(groups, firsts, strict=True):
+        many = len(group.instructions)
+        bounds = {cost.bound[index] for index in group.instructions}
+        theirs = compiler.seconds[group.instructions] * cost.executions[group.instructions]
         rows.append(
             [
-                format_seconds(spent),
-                *(
-                    [format_seconds(float(compiler.seconds[index]) * runs)]
-                    if compiler.has_seconds
-                    else []
-                ),
-                format_share(spent / total) if total else MISSING,
-                format_count(runs),
-                cost.bound[index],
-                *([_library(analysis, index)] if named else []),
-                instruction.name,
-                short_frame(own_frame(instruction.source)) or instruction.op_name,
+                format_seconds(group.seconds),
+                *([format_seconds(float(theirs.sum()))] if compiler.has_seconds else []),
+                format_share(group.seconds / total) if total else MISSING,
+                format_count(group.runs),
+                cost.bound[first] + ("+" if len(bounds) > 1 else ""),
+                *([_library(analysis, first)] if named else []),
+                analysis.module.instruction_names[first] + (f" x{many}" if many > 1 else ""),
+                group.source,
             ]
         )
     if not rows:
@@ -210,9 +208,8 @@ def _findings(analysis: Analysis) -> list[Block]:
     if not analysis.findings:
         names = ", ".join(analysis.passes) or "none"
         return [Paragraph(f"Passes that ran: {names}.")]
-    shown, total = analysis.findings[:MAX_FINDINGS], len(analysis.findings)
-    blocks: list[Block] = [FindingsBlock(shown)]
+    shown, total = analysis.findings[: analysis.limit], len(analysis.findings)
+    blocks: list[Block] = [FindingsBlock(shown)] if shown else []
     if total > len(shown):
-        rest = f"{total - len(shown)} more; --format json lists all, --pass fewer passes."
-        blocks.append(Paragraph(rest))
+        blocks.append(Paragraph(f"{total - len(shown)} more; --limit {total} shows all."))
     return blocks

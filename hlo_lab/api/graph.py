@@ -9,9 +9,10 @@ from pathlib import Path
 from hlo_lab.api.source import TIME_LIMIT, Loaded, load
 from hlo_lab.errors import NotFoundError, ReadError, UseError
 from hlo_lab.ir.module import Module
-from hlo_lab.report.graph import COLOURS, MAX_NODES, draw
+from hlo_lab.report.graph import COLOURS, draw
 from hlo_lab.report.graph_layout import FORMATS, LAYOUT_SECONDS, check_dot, read_dot, render
 
+HOPS = 2
 _MAX_DOT = 64 << 20  # bytes
 
 
@@ -36,21 +37,23 @@ def graph(
     *,
     computation: str | None = None,
     focus: str | None = None,
-    hops: int = 2,
+    hops: int | None = None,
     color: str = "kind",
-    max_nodes: int = MAX_NODES,
+    max_nodes: int | None = None,
     target: str | None = None,
     args: str | None = None,
     time_limit: float = TIME_LIMIT,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Graph:
-    """Draw ``source``, folded until it has at most ``max_nodes`` nodes.
+    """Draw ``source``, folded where it is too large to read.
 
     Args:
         source: what ``load`` takes, or a ``.dot`` file to draw as it is.
         computation: draw this computation instead of the entry.
-        focus, hops: draw what lies at most ``hops`` edges around one instruction.
+        focus, hops: draw what lies at most ``hops`` edges (2) around one instruction.
         color: by ``kind`` of work or by ``cost``.
+        max_nodes: fold until no more than these are left; by default what has more than
+            200 is folded into 60.
         target, args, time_limit, progress: as for ``load``.
 
     Raises:
@@ -59,6 +62,8 @@ def graph(
     """
     if isinstance(source, (str, Path)) and str(source).endswith((".dot", ".gv")):
         return Graph(read_dot(_read(Path(source)), str(source)))
+    if hops is not None and focus is None:
+        raise UseError("--hops counts from an instruction: name it with --focus")
     if color not in COLOURS:
         raise UseError(f"--color {color!r} is none of {', '.join(COLOURS)}")
     loaded = (
@@ -76,7 +81,7 @@ def graph(
         loaded.module,
         computation=computation,
         focus=focus,
-        hops=hops,
+        hops=HOPS if hops is None else hops,
         colour=color,
         cost=costs,
         max_nodes=max_nodes,

@@ -41,6 +41,9 @@ def analyze(
     format: FormatOption = Format.TEXT,
     output: Output = None,
     top: Annotated[int, typer.Option("--top", metavar="N", min=0, help="Rows of each table.")] = 10,
+    limit: Annotated[
+        int, typer.Option("--limit", metavar="N", min=0, help="Findings to print; JSON has all.")
+    ] = 10,
     time_limit: TimeLimit = 600.0,
     quiet: Quiet = False,
 ) -> None:
@@ -69,6 +72,7 @@ def analyze(
             passes_dirs=passes_dir or (),
             fail_on=fail_on,
             top=top,
+            limit=limit,
             time_limit=time_limit,
             progress=step,
         )

@@ -166,7 +166,7 @@ def _show_in_lines(current: list[str], done: threading.Event) -> None:
     start = time.monotonic()
     wait = PATIENCE
     while not done.wait(wait):
-        print(f"hlo-lab: {current[0]} ({time.monotonic() - start:.0f} s)", file=sys.stderr)
+        print(f"hlo-lab: {current[0]} ({time.monotonic() - start:.0f} s so far)", file=sys.stderr)
         wait = INTERVAL
 
 
@@ -179,7 +179,7 @@ def _show_on_terminal(current: list[str], done: threading.Event) -> None:
 
     with Console(stderr=True).status("") as status:
         while not done.wait(0.2):
-            status.update(Text(f"{current[0]} ({time.monotonic() - start:.0f} s)"))
+            status.update(Text(f"{current[0]} ({time.monotonic() - start:.0f} s so far)"))
 
 
 def print_report(

@@ -54,15 +54,21 @@ def graph(
         typer.Option("--focus", metavar="NAME", help="Draw what surrounds this instruction."),
     ] = None,
     hops: Annotated[
-        int, typer.Option("--hops", metavar="N", min=0, help="How far around --focus.")
-    ] = 2,
+        int | None,
+        typer.Option("--hops", metavar="N", min=0, help="How far around --focus; 2 by default."),
+    ] = None,
     color: Annotated[
         Color, typer.Option("--color", "--colour", help="Colour by kind of work or by time.")
     ] = Color.KIND,
     max_nodes: Annotated[
-        int,
-        typer.Option("--max-nodes", metavar="N", min=1, help="Fold until there are this few."),
-    ] = 200,
+        int | None,
+        typer.Option(
+            "--max-nodes",
+            metavar="N",
+            min=1,
+            help="Fold until there are this few; by default more than 200 are folded into 60.",
+        ),
+    ] = None,
     target: Target = None,
     args: Args = None,
     time_limit: TimeLimit = 600.0,
@@ -70,8 +76,8 @@ def graph(
 ) -> None:
     """Draw a program, a computation or what surrounds an instruction.
 
-    A graph of more than --max-nodes instructions is folded: constants and tuples are left
-    out, repeated layers drawn once, scopes drawn as one box. The graph says so.
+    A large graph is folded: constants and tuples are left out, repeated layers drawn once,
+    scopes drawn as one box. The graph and a note on stderr say so.
     """
     from hlo_lab.api.graph import choose_format
     from hlo_lab.api.graph import graph as draw

@@ -210,6 +210,7 @@ def guarded(run: Callable[[], int]) -> int:
         return _broken_pipe()
     except Exception as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            _drop_stdout()
             where = f" ({error.filename})" if error.filename else ""
             return _say(f"error: no space left on the disk{where}; free some and run again", 2)
         log = _log_of(error)
@@ -227,9 +228,14 @@ def _say(message: str, code: int) -> int:
 
 
 def _broken_pipe() -> int:
-    # the interpreter flushes once more at exit, which must not fail again
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _drop_stdout()
     return BROKEN_PIPE
+
+
+def _drop_stdout() -> None:
+    # the interpreter flushes once more at exit, which must not fail again
+    with contextlib.suppress(OSError):  # a stdout that is no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _log_of(error: Exception) -> str:

@@ -38,15 +38,16 @@ class Aliasing:
 
     def __init__(self, module: Module):
         self.module = module
+        # lists, as one element of an array takes several times as long
+        self._operand = module.operand.tolist()
+        self._operand_start = module.operand_start.tolist()
+        self._attribute = module.attribute.tolist()
         self._in_place: dict[int, list[Pair]] = {}
         self._shared: dict[tuple[int, int], bool] = {}
         self._from_attribute: dict[int, list[Pair]] = {}
 
     def operands(self, at: int) -> list[int]:
-        module = self.module
-        taken: list[int] = module.operand[
-            module.operand_start[at] : module.operand_start[at + 1]
-        ].tolist()
+        taken: list[int] = self._operand[self._operand_start[at] : self._operand_start[at + 1]]
         return taken
 
     def in_place(self, at: int, opcode: str) -> list[Pair]:
@@ -72,7 +73,7 @@ class Aliasing:
         return int(self.module.callee[first]) if first < self.module.callee_start[at + 1] else None
 
     def _attribute_pairs(self, at: int) -> list[Pair]:
-        number = int(self.module.attribute[at])
+        number: int = self._attribute[at]
         if number not in self._from_attribute:
             text = attributes_at(self.module, number).get("output_to_operand_aliasing", "")
             self._from_attribute[number] = parse_aliases(text)
@@ -112,9 +113,15 @@ class Aliasing:
         """bool[N]: computes each result element from the operands' elements at its index."""
         return self.module.opcode_mask(*ELEMENTWISE, *TRANSCENDENTAL, "copy", "map")
 
+    @cached_property
+    def _freely(self) -> list[bool]:
+        """Per instruction: its result may overwrite any of its operands."""
+        found: list[bool] = (self.elementwise | self.module.opcode_mask("sort")).tolist()
+        return found
+
     def may_share(self, at: int, number: int) -> bool:
         """Whether the result of ``at`` may overwrite operand ``number`` when it dies there."""
-        if self.elementwise[at] or self._opcode(at) == "sort":
+        if self._freely[at]:
             return True
         body = self.body(at) if self._opcode(at) == "fusion" else None
         if body is None:

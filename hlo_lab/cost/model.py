@@ -52,7 +52,7 @@ class ModuleCost:
     trips: dict[int, int]
     notes: list[str] = field(default_factory=list)
 
-    @property
+    @cached_property
     def bound(self) -> list[str]:
         """What limits each instruction: overhead, compute, memory or network."""
         return [BOUNDS[number] for number in self.bound_index.tolist()]

@@ -7,12 +7,13 @@ tried, largest first, in the smallest output (or donated argument) that is idle 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from hlo_lab.cost.buffers import TEMPORARY, Buffers
-from hlo_lab.cost.tables import Bools
+from hlo_lab.cost.vacancies import Vacancies
 from hlo_lab.cost.walk import Walk
 from hlo_lab.ir.module import Ints
 
@@ -123,52 +124,31 @@ def _use_idle(buffers: Buffers, intervals: Intervals, touching: dict[int, set[in
     guests = guests[np.argsort(-buffers.bytes[guests], kind="stable")]
     if not len(hosts) or not len(guests):
         return inside
-    host_bytes = buffers.bytes[hosts]
-    busy = _Busy(intervals, hosts, guests)
-    place = {int(host): number for number, host in enumerate(hosts)}
-    for guest in guests.tolist():
-        rows = slice(intervals.first[guest], intervals.first[guest + 1])
-        start, end = intervals.start[rows], intervals.end[rows]
-        free = ~busy.during(start, end)
+    times = _times(intervals)
+    idle = Vacancies([times(host) for host in hosts.tolist()], int(intervals.end.max()))
+    place = {host: number for number, host in enumerate(hosts.tolist())}
+    lowest = np.searchsorted(buffers.bytes[hosts], buffers.bytes[guests]).tolist()
+    for guest, fits in zip(guests.tolist(), lowest, strict=True):
+        spans = times(guest)
+        found = idle.first(spans, fits)
         for friend in touching.get(guest, ()):
-            number = place.get(friend)
+            host = place.get(friend, -1)
             # one of the two starts where the other ends, so either may give way
-            if number is not None and not busy.during(start + 1, end - 1)[number]:
-                free[number] = True
-        fits = int(np.searchsorted(host_bytes, buffers.bytes[guest]))
-        candidates = np.nonzero(free[fits:])[0]
-        if len(candidates):
-            host = fits + int(candidates[0])
-            busy.add(host, start, end)
-            inside[guest] = hosts[host]
+            if (
+                host >= fits
+                and not 0 <= found <= host
+                and not any(idle.in_use(host, start + 1, end - 1) for start, end in spans)
+            ):
+                found = host
+        if found >= 0:
+            for start, end in spans:
+                idle.add(found, start, end)
+            inside[guest] = hosts[found]
     return inside
 
 
-class _Busy:
-    """The times at which each host is in use."""
-
-    def __init__(self, intervals: Intervals, hosts: Ints, guests: Ints):
-        self.count = len(hosts)
-        number = np.full(len(intervals.first) - 1, -1, np.int64)
-        number[hosts] = np.arange(len(hosts))
-        known = number[intervals.buffer] >= 0
-        self.used = int(known.sum())
-        room = self.used + int((intervals.first[guests + 1] - intervals.first[guests]).sum())
-        self.host, self.start, self.end = (np.zeros(room, np.int64) for _ in range(3))
-        self.host[: self.used] = number[intervals.buffer[known]]
-        self.start[: self.used] = intervals.start[known]
-        self.end[: self.used] = intervals.end[known]
-
-    def during(self, start: Ints, end: Ints) -> Bools:
-        """bool[hosts]: in use at some time of the intervals from ``start`` to ``end``."""
-        out = np.zeros(self.count, np.bool_)
-        used = slice(0, self.used)
-        for first, last in zip(start.tolist(), end.tolist(), strict=True):
-            overlaps = (self.start[used] <= last) & (self.end[used] >= first)
-            out[self.host[used][overlaps]] = True
-        return out
-
-    def add(self, host: int, start: Ints, end: Ints) -> None:
-        rows = slice(self.used, self.used + len(start))
-        self.host[rows], self.start[rows], self.end[rows] = host, start, end
-        self.used += len(start)
+def _times(intervals: Intervals) -> Callable[[int], list[tuple[int, int]]]:
+    """A function from a buffer to its (start, end) pairs."""
+    first = intervals.first.tolist()
+    pairs = list(zip(intervals.start.tolist(), intervals.end.tolist(), strict=True))
+    return lambda buffer: pairs[first[buffer] : first[buffer + 1]]

@@ -9,6 +9,9 @@ named below, the value of a constant, the number of a parameter. Not semantic:
   (``VOLATILE_CONFIG``). Everything else there (tile sizes, emitters, trip counts,
   algorithms) changes what runs and is kept, in sorted order.
 
+Versions of XLA spell some attributes differently: ``type=TOTALORDER`` of a comparison and
+``order=TOTAL``, its name since mid-2026, are one label.
+
 Layouts stand apart, so that a layout change does not break the match. Hashes are
 blake2b of canonical text: stable between processes, machines and Python versions.
 """
@@ -38,6 +41,8 @@ VOLATILE_CONFIG = frozenset((
     "fusion_formation_source", "ml_estimated_microseconds", "operation_queue_id",
     "reification_cost", "retry_config", "used_scoped_memory_configs", "wait_on_operation_queues",
 ))  # fmt: skip
+# What some versions of XLA print, and others leave out.
+_DEFAULTS = frozenset((("backend_config", "{}"), ("has_dynamic_root", "false")))
 COMMUTATIVE = frozenset(("add", "multiply", "maximum", "minimum", "and", "or", "xor"))
 # XLA prints a constant of more elements than this as {...} unless told otherwise
 # (HloConstantInstruction::PrintOperandsWithCanonicalNameMap).
@@ -52,7 +57,8 @@ _FLOATS: dict[str, type[np.floating[Any]]] = {
 }
 _NO_BRACES = str.maketrans("", "", "{}")
 _BLANKS = re.compile(r"/\*.*?\*/|\s+")
-_METADATA = re.compile(r"metadata=\{[^{}]*\}")
+_METADATA = re.compile(r",?\s*metadata=\{(?:[^{}]*|(?:\{[^{}]*\}(?:,\s*)?)*)\}")
+_REDUCTION = re.compile(r'op_type="sdy::reduction_op" op_name="(?!SUM")(\w+)"')
 
 
 @dataclass(frozen=True)
@@ -94,10 +100,18 @@ def semantic_attributes(attributes: dict[str, str]) -> dict[str, str]:
     """Name to canonical value of the semantic attributes, sorted by name."""
     values = (
         (name, _canonical_value(name, value))
-        for name, value in sorted(attributes.items())
+        for name, value in sorted(_respelt(attributes).items())
         if name not in IGNORED_ATTRIBUTES
     )
-    return {name: value for name, value in values if (name, value) != ("backend_config", "{}")}
+    return {name: value for name, value in values if (name, value) not in _DEFAULTS}
+
+
+def _respelt(attributes: dict[str, str]) -> dict[str, str]:
+    """Attributes in the words of the newest XLA, where versions say the same differently."""
+    if attributes.get("type") == "TOTALORDER" and "order" not in attributes:
+        attributes = {**attributes, "order": "TOTAL"}
+        del attributes["type"]
+    return attributes
 
 
 def canonical_attributes(attributes: dict[str, str]) -> str:
@@ -206,10 +220,16 @@ def _canonical_value(name: str, value: str) -> str:
     if name == "backend_config":
         return _canonical_config(value)
     if name == "sharding" and "metadata=" in value:
-        value = _METADATA.sub("", value)
+        value = _METADATA.sub(_reduction, value)
     if '"' in value:
         return value.strip()
     return _BLANKS.sub("", value)
+
+
+def _reduction(metadata: re.Match[str]) -> str:
+    """What a sharding's metadata say on unreduced values; nothing, where they are summed."""
+    found = _REDUCTION.search(metadata.group())
+    return f" reduction={found.group(1)}" if found else ""
 
 
 def _canonical_config(text: str) -> str:

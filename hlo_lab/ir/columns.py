@@ -2,76 +2,31 @@
 
 from __future__ import annotations
 
-import gc
 import re
 from array import array
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import NoReturn
 
 import numpy as np
 
 from hlo_lab.errors import ReadError
 from hlo_lab.ir.attributes import parse_attributes, split_top_level
 from hlo_lab.ir.module import ROLES, Ints, Module, compressed_rows
+from hlo_lab.ir.reading import NAME, as_ints, guarded, numbering
 from hlo_lab.ir.shapes import Shape
 from hlo_lab.ir.source import StackFrames, parse_metadata
 from hlo_lab.ir.table import LazyTable
+from hlo_lab.ir.tails import Tails
 
-# what XLA's printers and users' own files have in names
-NAME = r"[\w.\-<>~:@/$+]+"
-_METADATA = re.compile(r', metadata=\{((?:[^"{}]|"(?:[^"\\]|\\.)*"|\{[^{}]*\})*)\}')
-_ROLE_OF = {role: role for role in ROLES} | {
-    "true_computation": "branch_computations",
-    "false_computation": "branch_computations",
-}
-_CALLEE = re.compile(rf", ({'|'.join(_ROLE_OF)})=(\{{[^{{}}\"]*\}}|%?{NAME})")
-_CONTROL = re.compile(r", control-predecessors=\{([^{}\"]*)\}")
 _COMMENT = re.compile(r"/\*.*?\*/")
 _SIGIL_NAME = re.compile(rf"%{NAME}")
 _LAST_NAME = re.compile(rf"({NAME})\s*$")
+_LEAVES = frozenset(("parameter", "constant"))
 _BATCH = 4096  # instructions turned into columns at once
-_CACHED_RESTS = 200_000  # distinct attribute texts remembered; bounds memory
-
-T = TypeVar("T")
-K = TypeVar("K", bound=Hashable)
-_Calls = tuple[list[tuple[str, str]], list[str]]  # (role, computation), control predecessors
-
-
-@contextmanager
-def pause_gc() -> Iterator[None]:
-    """Millions of young tuples and strings would wake the collector for nothing."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
-def intern(table: dict[K, int], values: Sequence[K]) -> Iterable[int]:
-    """Number of each value in ``table``, which grows by the values it does not hold."""
-    for value in dict.fromkeys(values):
-        if value not in table:
-            table[value] = len(table)
-    return map(table.__getitem__, values)
-
-
-def guarded(decode: Callable[[Any], T], what: str, path: str | Path | None) -> Callable[[Any], T]:
-    """``decode`` of a table's raw entry, which tells a damaged one as a ``ReadError``."""
-
-    def checked(raw: Any) -> T:
-        try:
-            return decode(raw)
-        except (ValueError, IndexError, KeyError, RecursionError) as error:
-            raise ReadError(f"a damaged {what}: {error}", path) from None
-
-    return checked
 
 
 class Columns:
@@ -84,19 +39,18 @@ class Columns:
         self.frames = StackFrames()
         self.warnings: list[str] = []
         self.computation_names: list[str] = []
+        self._computation_set: set[str] = set()
         self.threads: dict[int, str] = {}
         self.entry = -1
         self._computation_start = [0]
         self._computation_root: list[int] = []
         self._names: list[str] = []
-        self._opcodes: dict[str, int] = {}
+        self._opcodes: dict[str, int] = numbering()
         self._opcode = array("q")
-        self._shapes: dict[str, int] = {}
+        self._shapes: dict[str, int] = numbering()
         self._shape = array("q")
-        self._attributes: dict[str, int] = {}
-        self._attribute = array("q")
-        self._metadatas: dict[str, int] = {"": 0}
-        self._metadata = array("q")
+        self._tails = Tails()
+        self._tail = array("q")
         self._operand_count = array("q")
         self._operand = array("q")
         self._controls: list[tuple[int, int]] = []
@@ -112,10 +66,6 @@ class Columns:
         self._arguments: list[str] = []
         self._open_controls: list[tuple[int, str]] = []
         self._marked: list[int] = []  # the ROOT instructions
-        self._rest_attribute: dict[str, int] = {}
-        self._rest_metadata: dict[str, int] = {}
-        self._rest_calls: dict[str, _Calls] = {}
-        self._attribute_of: dict[str, tuple[int, _Calls | None]] = {}
 
     def fail(self, message: str) -> NoReturn:
         raise ReadError(message, self.path)
@@ -130,6 +80,9 @@ class Columns:
     def open(self, name: str, is_entry: bool) -> None:
         if is_entry:
             self.entry = len(self.computation_names)
+        if name in self._computation_set:
+            self.fail(f"two computations are named {name[:60]!r}")
+        self._computation_set.add(name)
         self.computation_names.append(name)
 
     def drop_open(self) -> None:
@@ -160,9 +113,9 @@ class Columns:
         roots, names, shapes, opcodes, arguments, rests = zip(*self._rows, strict=True)
         first = len(self._names)
         self._names += [name.removeprefix("%") for name in names]
-        self._shape.extend(intern(self._shapes, shapes))
-        self._opcode.extend(intern(self._opcodes, opcodes))
-        self._open_controls += self._add_rests(rests, first)
+        self._shape.extend(map(self._shapes.__getitem__, shapes))
+        self._opcode.extend(map(self._opcodes.__getitem__, opcodes))
+        self._add_tails(rests, first)
         if "parameter" in opcodes or "constant" in opcodes:
             arguments = self._take_leaves(first, opcodes, arguments)
         self._raw_names += names
@@ -199,32 +152,30 @@ class Columns:
     def _add_operands(
         self, names: tuple[str, ...], arguments: Sequence[str], starts: list[int], first: int
     ) -> None:
-        joined = ", ".join(filter(None, arguments))
-        if "/*" in joined:
-            joined = _COMMENT.sub("", joined)
         index = dict(zip(names, range(first, first + len(names)), strict=True))
         counts = [text.count(",") + 1 if text else 0 for text in arguments]
         try:
-            flat = list(map(index.__getitem__, joined.split(", "))) if joined else []
+            flat = _ints(map(index.__getitem__, _listed(arguments)))
         except KeyError:
-            flat = []
+            flat = _ints(())
         owner = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
         same = (
             len(index) == len(names)
             and len(flat) == sum(counts)
-            and np.array_equal(owner[np.array(flat, np.int64) - first], np.repeat(owner, counts))
+            and np.array_equal(owner[flat - first], np.repeat(owner, counts))
         )
-        if not same:  # names that repeat, or operands with their shapes in front
-            flat, counts = [], []
-            for number, (_, line) in enumerate(self._waiting):
-                part = slice(starts[number], starts[number + 1])
-                found = self._computation_operands(
-                    names[part], arguments[part], first + starts[number], line
-                )
-                flat += found[0]
-                counts += found[1]
-        self._operand.extend(flat)
-        self._operand_count.extend(counts)
+        if same:
+            self._operand.frombytes(flat.tobytes())
+            self._operand_count.extend(counts)
+            return
+        # names that repeat, or operands with their shapes in front
+        for number, (_, line) in enumerate(self._waiting):
+            part = slice(starts[number], starts[number + 1])
+            operands, counts = self._computation_operands(
+                names[part], arguments[part], first + starts[number], line
+            )
+            self._operand.extend(operands)
+            self._operand_count.extend(counts)
 
     def _computation_operands(
         self, names: tuple[str, ...], arguments: Sequence[str], first: int, line: int
@@ -234,11 +185,8 @@ class Columns:
             twice = next(name for name, count in Counter(names).items() if count > 1)
             message = f"two instructions of the computation ending here are named {twice[:60]!r}"
             raise ReadError(message, self.path, line)
-        joined = ", ".join(filter(None, arguments))
-        if "/*" in joined:
-            joined = _COMMENT.sub("", joined)
         try:
-            flat = list(map(index.__getitem__, joined.split(", "))) if joined else []
+            flat = list(map(index.__getitem__, _listed(arguments)))
         except KeyError:
             return self._slow_operands(index, names, arguments, line)
         return flat, [text.count(",") + 1 if text else 0 for text in arguments]
@@ -281,82 +229,29 @@ class Columns:
 
     # ---- instructions
 
-    def _add_rests(self, rests: tuple[str, ...], first: int) -> list[tuple[int, str]]:
-        """Fill the columns that the text after the operands makes; control edges by name."""
-        known = self._rest_attribute
-        if len(known) > _CACHED_RESTS:
-            for cache in (known, self._rest_metadata, self._rest_calls):
-                cache.clear()
-        for rest in dict.fromkeys(rests):
-            if rest not in known:
-                self._split_rest(rest)
-        self._attribute.extend(map(known.__getitem__, rests))
-        self._metadata.extend(map(self._rest_metadata.__getitem__, rests))
-        calls = self._rest_calls
-        open_controls: list[tuple[int, str]] = []
-        for at, rest in [pair for pair in enumerate(rests, first) if pair[1] in calls]:
-            callees, controls = calls[rest]
-            self._callees += [(at, role, name) for role, name in callees]
-            open_controls += [(at, name) for name in controls]
-        return open_controls
+    def _add_tails(self, texts: tuple[str, ...], first: int) -> None:
+        """Columns that the text after the operands makes; callees and control edges by name."""
+        tails = self._tails.of(texts)
+        self._tail.frombytes(tails.tobytes())
+        for row in self._tails.calling(tails):
+            callees, controls = self._tails.calls[tails[row]]
+            self._callees += [(first + row, role, name) for role, name in callees]
+            self._open_controls += [(first + row, name) for name in controls]
 
     def _take_leaves(
         self, first: int, opcodes: tuple[str, ...], arguments: Sequence[str]
     ) -> tuple[str, ...]:
         """Set parameter numbers and literals aside; what is left are operands."""
         left = list(arguments)
-        for row, opcode in enumerate(opcodes):
-            if opcode == "constant":
-                self._literals[first + row] = left[row].strip()
-                left[row] = ""
-            elif opcode == "parameter":
-                text = left[row].strip()
-                if not text.isdecimal() or len(text) > 9:
-                    self.fail(f"parameter number {text[:20]!r} of {self._names[first + row]!r}")
-                self._parameter_numbers[first + row] = int(text)
-                left[row] = ""
+        for row in [row for row, opcode in enumerate(opcodes) if opcode in _LEAVES]:
+            text, left[row] = left[row].strip(), ""
+            if opcodes[row] == "constant":
+                self._literals[first + row] = text
+                continue
+            if not text.isdecimal() or len(text) > 9:
+                self.fail(f"parameter number {text[:20]!r} of {self._names[first + row]!r}")
+            self._parameter_numbers[first + row] = int(text)
         return tuple(left)
-
-    def _split_rest(self, whole: str) -> None:
-        """Remember what the text after an instruction's operands comes to."""
-        metadata = 0
-        rest = whole.rstrip()
-        before, found, after = rest.partition(", metadata={")
-        if found and after.find("}") == len(after) - 1 and "{" not in after and _flat(before):
-            metadata = self._metadatas.setdefault(after[:-1], len(self._metadatas))
-            rest = before
-        elif found:
-            match = _METADATA.search(rest)
-            if match is not None and _top_level(rest, match.start()):
-                text = match.group(1)
-                metadata = self._metadatas.setdefault(text, len(self._metadatas))
-                rest = rest[: match.start()] + rest[match.end() :]
-        if rest not in self._attribute_of:
-            if len(self._attribute_of) > _CACHED_RESTS:
-                self._attribute_of.clear()
-            self._attribute_of[rest] = self._split_attributes(rest)
-        self._rest_attribute[whole], calls = self._attribute_of[rest]
-        self._rest_metadata[whole] = metadata
-        if calls is not None:
-            self._rest_calls[whole] = calls
-
-    def _split_attributes(self, rest: str) -> tuple[int, _Calls | None]:
-        callees: list[tuple[str, str]] = []
-        controls: list[str] = []
-        for match in _CALLEE.finditer(rest):
-            if _top_level(rest, match.start()):
-                role = _ROLE_OF[match.group(1)]
-                names = _COMMENT.sub("", match.group(2)).strip("{}").split(",")
-                callees += [(role, name.strip(" %")) for name in names if name.strip()]
-        if callees:
-            rest = _CALLEE.sub(lambda m: "" if _top_level(rest, m.start()) else m.group(), rest)
-        if ", control-predecessors=" in rest:
-            found = _CONTROL.search(rest)
-            if found is not None:
-                controls = [name.strip(" %") for name in found.group(1).split(",") if name.strip()]
-                rest = rest[: found.start()] + rest[found.end() :]
-        attribute = self._attributes.setdefault(rest, len(self._attributes))
-        return attribute, (callees, controls) if callees or controls else None
 
     # ---- the end
 
@@ -382,6 +277,7 @@ class Columns:
             edge = int(late.argmax())
             user = self._names[int(np.searchsorted(operand_start, edge, "right")) - 1]
             self.fail(f"{user!r} uses {self._names[operand[edge]]!r} before it is defined")
+        tail = as_ints(self._tail)
         shapes = LazyTable(list(self._shapes), guarded(Shape.parse, "shape", self.path))
         for _ in shapes:  # few are distinct: refuse a damaged one now
             pass
@@ -406,13 +302,13 @@ class Columns:
             callee_role=callee_role,
             parameter_number=parameter_number,
             attributes=LazyTable(
-                list(self._attributes), guarded(parse_attributes, "attribute list", self.path)
+                list(self._tails.attributes), guarded(parse_attributes, "attribute list", self.path)
             ),
-            attribute=as_ints(self._attribute),
+            attribute=as_ints(self._tails.attribute)[tail],
             metadatas=LazyTable(
-                list(self._metadatas), guarded(parse_metadata, "metadata", self.path)
+                list(self._tails.metadatas), guarded(parse_metadata, "metadata", self.path)
             ),
-            metadata=as_ints(self._metadata),
+            metadata=as_ints(self._tails.metadata)[tail],
             literals=self._literals,
             frames=self.frames,
             warnings=self.warnings,
@@ -420,9 +316,16 @@ class Columns:
         )
 
 
-def as_ints(column: array[int]) -> Ints:
-    """The same memory as an int64 array."""
-    return np.frombuffer(column, np.int64) if column else np.zeros(0, np.int64)
+def _listed(arguments: Sequence[str]) -> list[str]:
+    """All operands of the instructions, one after the other."""
+    joined = ", ".join(filter(None, arguments))
+    if "/*" in joined:
+        joined = _COMMENT.sub("", joined)
+    return joined.split(", ") if joined else []
+
+
+def _ints(values: Iterable[int]) -> Ints:
+    return np.fromiter(values, np.int64)
 
 
 def _operand_names(text: str) -> list[str]:
@@ -431,13 +334,3 @@ def _operand_names(text: str) -> list[str]:
         match = _LAST_NAME.search(part)
         names.append(match.group(1) if match else part)
     return names
-
-
-def _flat(text: str) -> bool:
-    return '"' not in text and text.count("{") == text.count("}")
-
-
-def _top_level(text: str, at: int) -> bool:
-    """Whether position ``at`` stands outside braces and strings; cheap, for valid text."""
-    before = text[:at]
-    return before.count("{") == before.count("}") and before.count('"') % 2 == 0

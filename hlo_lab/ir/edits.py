@@ -60,7 +60,7 @@ def take_rows(module: Module, rows: Iterable[int]) -> Module:
         raise ValueError("the rows of one computation must stand together")
     new_computation = np.full(len(module.computation_names), -1, np.int64)
     new_computation[kept] = np.arange(len(kept))
-    operand_start, operand, _ = _gather(module.operand_start, module.operand, rows)
+    operand_start, operand, _ = gather_rows(module.operand_start, module.operand, rows)
     operand = _renumber(new_of, operand, module, "operand")
     controls = []
     if len(module.control):
@@ -71,7 +71,7 @@ def take_rows(module: Module, rows: Iterable[int]) -> Module:
             if new_of[old] >= 0
         ]
     control_start, (control, _) = compressed_rows(controls, count)
-    callee_start, callee, edge = _gather(module.callee_start, module.callee, rows)
+    callee_start, callee, edge = gather_rows(module.callee_start, module.callee, rows)
     callee = new_computation[callee]
     root = new_of[module.computation_root[kept]]
     if (callee < 0).any() or (root < 0).any() or new_computation[module.entry] < 0:
@@ -107,7 +107,7 @@ def take_rows(module: Module, rows: Iterable[int]) -> Module:
     )
 
 
-def _gather(start: Ints, target: Ints, rows: Ints) -> tuple[Ints, Ints, Ints]:
+def gather_rows(start: Ints, target: Ints, rows: Ints) -> tuple[Ints, Ints, Ints]:
     """(new start, targets, old edge numbers) of the chosen rows."""
     sizes = start[rows + 1] - start[rows]
     new_start = np.concatenate(([0], np.cumsum(sizes))).astype(np.int64)

@@ -77,7 +77,8 @@ def _read(stream: BinaryIO, name: str, which: str | None) -> Module:
     chunks = _chunks(head, stream)
     if _is_text(head):
         return pick_module(read_text_modules(_decoded(chunks), name), which, name)
-    from hlo_lab.ir.proto import check_head, read_proto
+    from hlo_lab.ir.proto import read_proto
+    from hlo_lab.ir.proto_wire import check_head
 
     check_head(head, name)
     parts: list[bytes] = []

@@ -1,7 +1,7 @@
 """Reader for HLO protos: HloModuleProto, and the HloProto or HloSnapshot around one.
 
-The fast pass takes names, edges and the bytes of shapes, metadata, literals and
-attributes out of each instruction; those bytes are interned and decoded on demand to
+The fast pass takes names, ids and edges out of all instructions at once, and the kind of
+each; a kind's shape, metadata, literal and attributes stay bytes, decoded on demand to
 what the text reader gives. No jaxlib.
 
 Header attributes that XLA keeps outside the proto (``num_partitions``,
@@ -11,10 +11,7 @@ Header attributes that XLA keeps outside the proto (``num_partitions``,
 from __future__ import annotations
 
 import re
-from array import array
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from operator import attrgetter, methodcaller
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -24,69 +21,32 @@ from google.protobuf.message import DecodeError
 from hlo_lab.errors import ReadError
 from hlo_lab.ir import schema
 from hlo_lab.ir.asynchronous import fold_async
-from hlo_lab.ir.columns import NAME, as_ints, guarded, intern, pause_gc
-from hlo_lab.ir.module import ROLES, Ints, Module, compressed_rows
+from hlo_lab.ir.edits import gather_rows
+from hlo_lab.ir.module import ROLES, Ints, Module
 from hlo_lab.ir.proto_attributes import decode_attributes
 from hlo_lab.ir.proto_header import decode_frames, decode_header
+from hlo_lab.ir.proto_kinds import Kinds
+from hlo_lab.ir.proto_opcodes import without_usual_order
 from hlo_lab.ir.proto_values import decode_literal, decode_metadata, decode_shape
+from hlo_lab.ir.proto_wire import ModuleBytes, find_module
+from hlo_lab.ir.reading import NAME, as_ints, guarded, pause_gc
 from hlo_lab.ir.table import LazyMap, LazyTable
 
-_BATCH_BYTES = 4 << 20
-_ROWS = 4096  # instructions turned into columns at once, so that memory stays low
 T = TypeVar("T")
 _NAMES = re.compile(rf"(?:{NAME}\n)*+", re.A)
 _OPCODES = re.compile(r"(?:[a-z][\w\-]*\n)*+", re.A)
-_IN_ALL = tuple(
-    attrgetter(name)
-    for name in (
-        "id", "name", "opcode", "shape", "metadata", "operand_ids", "control_predecessor_ids",
-    )
-)  # fmt: skip
-_CLEAR = methodcaller("ClearField", "column")
-# the most frequent opcodes, which neither call nor hold a literal or a number
-_PLAIN = frozenset(
-    [
-        "add",
-        "subtract",
-        "multiply",
-        "divide",
-        "negate",
-        "maximum",
-        "minimum",
-        "exponential",
-        "log",
-        "tanh",
-        "rsqrt",
-        "sqrt",
-        "power",
-        "broadcast",
-        "reshape",
-        "transpose",
-        "bitcast",
-        "copy",
-        "convert",
-        "slice",
-        "concatenate",
-        "pad",
-        "compare",
-        "select",
-        "dot",
-        "get-tuple-element",
-        "tuple",
-        "iota",
-        "dynamic-slice",
-        "dynamic-update-slice",
-        "convolution",
-        "gather",
-    ]
+# opcodes with two calls: whether text has them the other way round, and their roles there
+_PAIRS = (
+    ("while", True, ("condition", "body")),
+    ("select-and-scatter", False, ("select", "scatter")),
 )
-_ROLE = {name: number for number, name in enumerate(ROLES)}
 _TO_APPLY = frozenset(
     [
         "call",
         "map",
         "reduce",
         "reduce-window",
+        "collective-reduce",
         "all-reduce",
         "all-reduce-start",
         "reduce-scatter",
@@ -98,16 +58,6 @@ _TO_APPLY = frozenset(
 )
 
 
-def check_head(head: bytes, path: str | Path | None) -> None:
-    """Refuse by its first bytes what cannot be an HLO proto.
-
-    Raises:
-        ReadError: the first field is not the first of any HLO proto.
-    """
-    if head[:1] != b"\n" and head[:1] not in (b"\x12", b"\x1a", b"\x22"):
-        raise ReadError("neither HLO text nor an HLO proto", path)
-
-
 def read_proto(data: bytes, path: str | Path | None = None) -> Module:
     """Read the module in a serialized HloModuleProto, HloProto or HloSnapshot.
 
@@ -116,7 +66,7 @@ def read_proto(data: bytes, path: str | Path | None = None) -> Module:
     """
     try:
         with pause_gc():
-            return _Reader(_module_message(data, path), path).module()
+            return _Reader(find_module(data, path), path).module()
     except ReadError:
         if b"/host:metadata" in data:
             what = "this is a profile (XSpace), not a module: give the HLO itself"
@@ -124,32 +74,10 @@ def read_proto(data: bytes, path: str | Path | None = None) -> Module:
         raise
 
 
-def _module_message(data: bytes, path: str | Path | None) -> Any:
-    """The HloModuleProto in ``data``, its computations still as bytes."""
-    found = []
-    for wrapper, inner in (
-        ("HloModuleProto", ()),
-        ("HloProto", ("hlo_module",)),
-        ("HloSnapshot", ("hlo", "hlo_module")),
-    ):
-        try:
-            message = schema.full(wrapper).FromString(data)
-        except (DecodeError, RecursionError):
-            continue
-        for name in inner:
-            message = getattr(message, name)
-        if message.computations:
-            found.append(message)
-    if not found:
-        raise ReadError("not an HLO proto, or cut short", path)
-    # one wrapper's bytes may pass for another's; only a module names its entry computation
-    return next((message for message in found if message.entry_computation_name), found[0])
-
-
 class _Reader:
-    def __init__(self, message: Any, path: str | Path | None):
+    def __init__(self, module: ModuleBytes, path: str | Path | None):
         self.path = path
-        self.message = message
+        self.message, self.batches = module
         self.warnings = [text for text in (schema.backend_warning(),) if text]
         self.computation_ids: list[int] = []
         self.computation_names: list[str] = []
@@ -157,22 +85,7 @@ class _Reader:
         self.start = [0]
         self.root_ids: list[int] = []
         self.names: list[str] = []
-        self.ids = array("q")
-        self.opcodes: dict[str, int] = {}
-        self.opcode = array("q")
-        self.shapes: dict[bytes, int] = {}
-        self.shape = array("q")
-        self.metadatas: dict[bytes, int] = {}
-        self.metadata = array("q")
-        self.attributes: dict[tuple[str, bytes], int] = {}
-        self.attribute = array("q")
-        # per batch: (values, start) of the ids in each row
-        self.operands: list[tuple[Ints, Ints]] = []
-        self.controls: list[tuple[Ints, Ints]] = []
-        self.callers: list[int] = []
-        self.callees: list[bytes] = []  # of each caller
-        self.literals: dict[int, bytes] = {}
-        self.parameters: dict[int, int] = {}
+        self.kinds = Kinds()
 
     def fail(self, message: str) -> NoReturn:
         raise ReadError(message, self.path)
@@ -189,112 +102,65 @@ class _Reader:
     # ---- the fast pass
 
     def _columns(self) -> None:
-        """Fill the columns, computation after computation, a batch of computations at a time."""
-        sequences = self.message.schedule.sequences if self.message.HasField("schedule") else {}
-        for batch in self._batches():
-            rows: list[Any] = []
-            rests: list[bytes] = []
-            for computation, left in zip(*self._batch(batch), strict=True):
-                instructions, kept = computation.instructions, left.instructions
-                name = computation.name
-                if not instructions:
-                    self.fail(f"computation {name[:60]!r} is empty")
-                if computation.id in sequences:
-                    ids = sequences[computation.id].instruction_ids
-                    order = self._scheduled(instructions, ids, name)
-                    instructions = [instructions[i] for i in order]
-                    kept = [kept[i] for i in order]
-                if computation.execution_thread not in ("", "main"):
-                    self.threads[len(self.computation_names)] = computation.execution_thread
-                self.computation_ids.append(computation.id)
-                self.computation_names.append(name)
-                self.root_ids.append(computation.root_id)
-                for low in range(0, len(instructions), _ROWS):
-                    rows += instructions[low : low + _ROWS]
-                    rests += kept[low : low + _ROWS]
-                    if len(rows) > _ROWS:
-                        self._append(rows, rests)
-                        rows, rests = [], []
-                self.start.append(len(self.names) + len(rows))
-            if rows:
-                self._append(rows, rests)
+        """Fill the columns, a batch of computations at a time."""
+        try:
+            parts = [self._batch(batch) for batch in self.batches]
+        except DecodeError:
+            self.fail("a computation is damaged")
         for what, used, valid in (
             ("instruction", self.names, _NAMES),
             ("computation", self.computation_names, _NAMES),
-            ("opcode", list(self.opcodes), _OPCODES),
+            ("opcode", list(self.kinds.opcodes), _OPCODES),
         ):
             if valid.fullmatch("\n".join(used) + "\n") is None:
                 bad = next((name for name in used if not valid.fullmatch(f"{name}\n")), "")
                 self.fail(f"a damaged {what} name: {bad[:40]!r}")
+        kind, ids, *ends = (np.concatenate(column) for column in zip(*parts, strict=True))
+        has_id = as_ints(self.kinds.has_id)[kind]
+        self.kind, self.ids = kind, np.zeros(len(kind), np.int64)
+        starts = [_starts(as_ints(column)[kind]) for column in self.kinds.edges]
+        complete = len(self.names) == len(kind) and len(ids) == has_id.sum()
+        if not complete or any(
+            len(flat) != start[-1] for flat, start in zip(ends, starts, strict=True)
+        ):
+            self.fail("an instruction without a name, or with two ids")
+        self.ids[has_id > 0] = ids
+        self.operands, self.controls, self.callees = zip(starts, ends, strict=True)
 
-    def _append(self, rows: list[Any], rests: list[bytes]) -> None:
-        ids, names, opcodes, shapes, metadatas, operands, controls = (
-            list(map(field, rows)) for field in _IN_ALL
-        )
-        first = len(self.names)
-        self.names += names
-        self.ids.extend(ids)
-        self.opcode.extend(intern(self.opcodes, opcodes))
-        self.shape.extend(intern(self.shapes, shapes))
-        self.metadata.extend(intern(self.metadatas, metadatas))
-        pairs = list(zip(opcodes, rests, strict=True))
-        self.attribute.extend(intern(self.attributes, pairs))
-        self.operands.append(_varints(operands))
-        self.controls.append(_varints(controls))
-        for row, opcode in enumerate(opcodes):
-            if opcode in _PLAIN:
-                continue
-            item = rows[row]
-            if opcode == "constant":
-                self.literals[first + row] = item.literal
-            elif opcode == "parameter":
-                self.parameters[first + row] = item.parameter_number
-            if called := item.called_computation_ids:
-                self.callers.append(first + row)
-                self.callees.append(called)
+    def _batch(self, data: bytes | memoryview) -> tuple[Ints, ...]:
+        """Kinds, ids, operand ids, control predecessor ids and callee ids, end to end."""
+        keys = schema.fast("KeysBatch").FromString(data).SerializeToString()
+        rows: list[bytes] = []
+        for computation in schema.fast("BytesBatch").FromString(keys).computations:
+            name = computation.name
+            if not computation.instructions:
+                self.fail(f"computation {name[:60]!r} is empty")
+            if computation.execution_thread not in ("", "main"):
+                self.threads[len(self.computation_names)] = computation.execution_thread
+            self.computation_ids.append(computation.id)
+            self.computation_names.append(name)
+            self.root_ids.append(computation.root_id)
+            rows += computation.instructions
+            self.start.append(self.start[-1] + len(computation.instructions))
+        del keys, computation  # two trees at once would double the peak
+        kinds = self.kinds.of(rows)
+        del rows
+        columns = schema.fast("ColumnsBatch").FromString(data).computations.instructions
+        self.names += columns.name
+        return kinds, *map(_ints, (
+            columns.id, columns.operand_ids, columns.control_predecessor_ids,
+            columns.called_computation_ids,
+        ))  # fmt: skip
 
-    def _batches(self) -> Iterator[bytes]:
-        """The computations' bytes, framed as a module's, about ``_BATCH_BYTES`` at a time."""
-        batch: list[bytes] = []
-        size = 0
-        for raw in self.message.computations:
-            batch += (b"\x1a", _varint(len(raw)), raw)  # field 3 of HloModuleProto
-            size += len(raw)
-            if size > _BATCH_BYTES:
-                yield b"".join(batch)
-                batch, size = [], 0
-        yield b"".join(batch)
-
-    def _batch(self, data: bytes) -> tuple[Any, Any]:
-        """Each computation's columns, and the bytes of its instructions' other fields."""
-        try:
-            rests = schema.fast("RestsBatch").FromString(data)
-            for computation in rests.computations:
-                deque(map(_CLEAR, computation.instructions), 0)  # a loop without bytecode
-            left = rests.SerializeToString()
-            rests = computation = None  # two trees at once would double the peak
-            kept = schema.fast("RestBytesBatch").FromString(left).computations
-            return schema.fast("ColumnsBatch").FromString(data).computations, kept
-        except DecodeError:
-            self.fail("a computation is damaged")
-
-    def _scheduled(self, found: Sequence[Any], ids: Sequence[int], name: str) -> list[int]:
-        """Where in ``found`` each instruction of the schedule stands."""
-        place = {item.id: number for number, item in enumerate(found)}
-        order = [place.get(number, -1) for number in ids]
-        if len(order) != len(found) or len(set(order)) != len(order) or -1 in order:
-            self.fail(f"the schedule of {name[:60]!r} does not list its instructions")
-        return order
-
-    # ---- edges
+    # ---- order and edges
 
     def _edges(self) -> None:
         count = len(self.ids)
-        ids = as_ints(self.ids)
-        self.by_id = np.argsort(ids, kind="stable")
-        self.sorted_ids = ids[self.by_id]
+        self._number_ids()
         if (np.diff(self.sorted_ids) == 0).any():
             self.fail("two instructions have the same id")
+        if self.message.HasField("schedule"):
+            self._schedule()
         self.computation_of = np.repeat(np.arange(len(self.start) - 1), np.diff(self.start))
         self.operand_start, self.operand = self._targets(self.operands, "operand")
         self.control_start, self.control = self._targets(self.controls, "control predecessor")
@@ -310,14 +176,38 @@ class _Reader:
             if not self.start[number] <= root < self.start[number + 1]:
                 self.fail(f"the root of {self.computation_names[number][:60]!r} is not in it")
 
+    def _number_ids(self) -> None:
+        self.by_id = np.argsort(self.ids, kind="stable")
+        self.sorted_ids = self.ids[self.by_id]
+
     def _rows_of(self, ids: Ints) -> Ints:
         """Instruction index of each id, -1 where there is none."""
         place = np.searchsorted(self.sorted_ids, ids)
         place[place == len(self.sorted_ids)] = 0
         return np.where(self.sorted_ids[place] == ids, self.by_id[place], -1)
 
-    def _targets(self, batches: list[tuple[Ints, Ints]], what: str) -> tuple[Ints, Ints]:
-        flat, start = _joined(batches)
+    def _schedule(self) -> None:
+        """Put the instructions of each scheduled computation in the order of its schedule."""
+        sequences = self.message.schedule.sequences
+        order = np.arange(len(self.ids))
+        for number, computation in enumerate(self.computation_ids):
+            if computation in sequences:
+                rows = slice(self.start[number], self.start[number + 1])
+                scheduled = self._rows_of(_ints(sequences[computation].instruction_ids))
+                if not np.array_equal(np.sort(scheduled), order[rows]):
+                    name = self.computation_names[number]
+                    self.fail(f"the schedule of {name[:60]!r} does not list its instructions")
+                order[rows] = scheduled
+        self.names = [self.names[row] for row in order.tolist()]
+        self.ids, self.kind = self.ids[order], self.kind[order]
+        self.operands, self.controls, self.callees = (
+            gather_rows(start, flat, order)[:2]
+            for start, flat in (self.operands, self.controls, self.callees)
+        )
+        self._number_ids()
+
+    def _targets(self, edges: tuple[Ints, Ints], what: str) -> tuple[Ints, Ints]:
+        start, flat = edges
         target = self._rows_of(flat)
         if (target < 0).any():
             edge = int((target < 0).argmax())
@@ -325,37 +215,48 @@ class _Reader:
             self.fail(f"{user[:60]!r} has an unknown {what} (id {flat[edge]})")
         return start, target
 
-    def _callees(self, opcodes: list[str], opcode: Ints) -> tuple[Ints, Ints, Ints]:
-        by_id = {number: index for index, number in enumerate(self.computation_ids)}
-        if len(by_id) != len(self.computation_ids):
+    def _called(self, opcodes: list[str], opcode: Ints) -> tuple[Ints, Ints, Ints]:
+        """(start, role, computation) of the calls, in the order in which text prints them."""
+        ids = np.array(self.computation_ids, np.int64)
+        by_id = np.argsort(ids)
+        if (np.diff(ids[by_id]) == 0).any():
             self.fail("two computations have the same id")
-        entries = []
-        ids, first = _varints(self.callees)
-        flat = ids.tolist()
-        for row, at in enumerate(self.callers):
-            called = flat[first[row] : first[row + 1]]
-            name = opcodes[opcode[at]]
-            for role, number in _roles(name, called):
-                if number not in by_id:
-                    self.fail(f"{self.names[at][:60]!r} calls an unknown computation (id {number})")
-                callee = by_id[number]
-                if callee >= self.computation_of[at]:
-                    self.fail(f"{self.names[at][:60]!r} calls a computation that is not before it")
-                entries.append((at, role, callee))
-        start, (roles, callees) = compressed_rows(entries, len(self.ids))
-        return start, roles, callees
+        if len(set(self.computation_names)) != len(ids):
+            self.fail("two computations have the same name")
+        start, called = self.callees
+        sizes = np.diff(start)
+        caller = np.repeat(np.arange(len(sizes)), sizes)
+        role = np.array([_role(name) for name in opcodes], np.int64)[opcode[caller]]
+        for name, swapped, roles in _PAIRS:
+            if name in opcodes:
+                first = start[:-1][(sizes == 2) & (opcode == opcodes.index(name))]
+                role[first], role[first + 1] = (ROLES.index(each) for each in roles)
+                if swapped:
+                    called[first], called[first + 1] = called[first + 1], called[first]
+        place = np.minimum(np.searchsorted(ids[by_id], called), len(ids) - 1)
+        callee = by_id[place]
+        for wrong, what in (
+            (ids[callee] != called, "an unknown computation (id {})"),
+            (callee >= self.computation_of[caller], "a computation that is not before it"),
+        ):
+            if wrong.any():
+                edge = int(wrong.argmax())
+                name = self.names[caller[edge]]
+                self.fail(f"{name[:60]!r} calls {what.format(called[edge])}")
+        return start, role, callee
 
     # ---- the end
 
     def _assemble(self) -> Module:
-        count = len(self.ids)
-        opcodes = list(self.opcodes)
-        opcode = as_ints(self.opcode)
-        parameter_number = np.full(count, -1, np.int64)
-        parameter_number[list(self.parameters)] = list(self.parameters.values())
-        if min(self.parameters.values(), default=0) < 0:
+        kinds, kind = self.kinds, self.kind
+        opcodes = list(kinds.opcodes)
+        opcode = as_ints(kinds.opcode)[kind]
+        is_parameter = opcode == kinds.opcodes.get("parameter", -1)
+        parameter_number = np.where(is_parameter, as_ints(kinds.parameter_number)[kind], -1)
+        if (parameter_number[is_parameter] < 0).any():
             self.fail("a parameter has a negative number")
-        callee_start, callee_role, callee = self._callees(opcodes, opcode)
+        constants = np.nonzero(opcode == kinds.opcodes.get("constant", -1))[0].tolist()
+        callee_start, callee_role, callee = self._called(opcodes, opcode)
         entry = [
             index
             for index, number in enumerate(self.computation_ids)
@@ -364,6 +265,7 @@ class _Reader:
         if not entry:
             self.fail("its entry computation is not in the file")
         payloads = list(self.message.payloads)
+        attribute = self._attributes(opcode)
         return Module(
             name=self.message.name,
             header=guarded(_caught(decode_header), "module header", self.path)(self.message),
@@ -375,10 +277,10 @@ class _Reader:
             opcodes=opcodes,
             opcode=opcode,
             shapes=LazyTable(
-                list(self.shapes),
+                list(kinds.shapes),
                 guarded(_caught(lambda raw: decode_shape(raw).checked()), "shape", self.path),
             ),
-            shape=as_ints(self.shape),
+            shape=as_ints(kinds.shape)[kind],
             operand_start=self.operand_start,
             operand=self.operand,
             control_start=self.control_start,
@@ -388,47 +290,60 @@ class _Reader:
             callee_role=callee_role,
             parameter_number=parameter_number,
             attributes=LazyTable(
-                list(self.attributes),
+                list(kinds.attributes),
                 guarded(
                     _caught(lambda raw: decode_attributes(raw[0], raw[1], payloads)),
                     "attribute list",
                     self.path,
                 ),
             ),
-            attribute=as_ints(self.attribute),
+            attribute=attribute,
             metadatas=LazyTable(
-                list(self.metadatas), guarded(_caught(decode_metadata), "metadata", self.path)
+                list(kinds.metadatas), guarded(_caught(decode_metadata), "metadata", self.path)
             ),
-            metadata=as_ints(self.metadata),
-            literals=LazyMap(self.literals, decode_literal),
+            metadata=as_ints(kinds.metadata)[kind],
+            literals=LazyMap({row: kinds.literals[kind[row]] for row in constants}, decode_literal),
             frames=decode_frames(self.message),
             warnings=self.warnings,
             execution_threads=self.threads,
         )
 
+    def _attributes(self, opcode: Ints) -> Ints:
+        """int64[N]: each instruction's attribute list, comparisons' by what they compare.
 
-def _roles(opcode: str, called: list[int]) -> list[tuple[int, int]]:
-    """(role, computation id) pairs in the order in which text prints them."""
-    if opcode == "while" and len(called) == 2:
-        return [(_ROLE["condition"], called[1]), (_ROLE["body"], called[0])]
-    if opcode == "select-and-scatter" and len(called) == 2:
-        return [(_ROLE["select"], called[0]), (_ROLE["scatter"], called[1])]
+        XLA writes the order of every comparison to protos; text has it where it is not
+        the one that follows from the element type of the operands.
+        """
+        kinds = self.kinds
+        attribute: Ints = as_ints(kinds.attribute)[self.kind]
+        rows = np.nonzero(opcode == kinds.opcodes.get("compare", -1))[0]
+        rows = rows[np.diff(self.operand_start)[rows] > 0]
+        shape = as_ints(kinds.shape)[self.kind[self.operand[self.operand_start[rows]]]]
+        lists, shapes = list(kinds.attributes), list(kinds.shapes)
+        distinct, inverse = np.unique(attribute[rows] * len(shapes) + shape, return_inverse=True)
+        numbers = [
+            kinds.attributes["compare", without_usual_order(lists[number][1], shapes[of])]
+            for number, of in (divmod(pair, len(shapes)) for pair in distinct.tolist())
+        ]
+        attribute[rows] = np.array(numbers, np.int64)[inverse]
+        return attribute
+
+
+def _role(opcode: str) -> int:
+    """How an opcode calls, where all its calls are alike."""
     if opcode == "conditional":
-        role = _ROLE["branch_computations"]
-    elif opcode == "custom-call":
-        role = _ROLE["called_computations"]
-    else:
-        role = _ROLE["to_apply" if opcode in _TO_APPLY else "calls"]
-    return [(role, number) for number in called]
+        return ROLES.index("branch_computations")
+    if opcode == "custom-call":
+        return ROLES.index("called_computations")
+    return ROLES.index("to_apply" if opcode in _TO_APPLY else "calls")
 
 
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
+def _ints(values: Sequence[int]) -> Ints:
+    return np.fromiter(values, np.int64, len(values))
+
+
+def _starts(counts: Ints) -> Ints:
+    return np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
 
 
 def _caught(decode: Callable[[Any], T]) -> Callable[[Any], T]:
@@ -441,26 +356,3 @@ def _caught(decode: Callable[[Any], T]) -> Callable[[Any], T]:
             raise ValueError(str(error)) from None
 
     return checked
-
-
-def _joined(batches: list[tuple[Ints, Ints]]) -> tuple[Ints, Ints]:
-    """Compressed rows of all batches as one."""
-    sizes = [np.diff(start) for _, start in batches]
-    start = np.concatenate(([0], np.cumsum(np.concatenate(sizes)))).astype(np.int64)
-    return np.concatenate([values for values, _ in batches]), start
-
-
-def _varints(raws: Sequence[bytes]) -> tuple[Ints, Ints]:
-    """(values int64[E], start int64[len(raws) + 1]) of packed varints, all at once."""
-    data = np.frombuffer(b"".join(raws), np.uint8)
-    last = data < 128  # the last byte of each varint
-    ends = np.nonzero(last)[0]
-    sizes = np.diff(ends, prepend=-1)
-    values = np.zeros(len(ends), np.uint64)
-    for byte in range(int(min(sizes.max(initial=0), 10))):
-        has = sizes > byte
-        bits = (data[ends[has] - sizes[has] + 1 + byte] & 127).astype(np.uint64)
-        values[has] |= bits << np.uint64(7 * byte)
-    lengths = np.fromiter(map(len, raws), np.int64, len(raws))
-    counts = np.concatenate(([0], np.cumsum(last)))
-    return values.view(np.int64), counts[np.concatenate(([0], np.cumsum(lengths)))].astype(np.int64)

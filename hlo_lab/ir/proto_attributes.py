@@ -6,17 +6,15 @@ HloInstruction::PrintExtraAttributes for what all share.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from hlo_lab.ir import schema
-from hlo_lab.ir.attributes import BracketState
-from hlo_lab.ir.proto_header import frontend_text
+from hlo_lab.ir.proto_header import frontend_text, original_array
+from hlo_lab.ir.proto_opcodes import OF_OPCODE, Attributes, enum_text
 from hlo_lab.ir.proto_sharding import braces, replica_groups_text, sharding_text
-from hlo_lab.ir.proto_values import shape_of
+from hlo_lab.ir.proto_values import embedded_text
 from hlo_lab.ir.source import quoted
 
-Attributes = dict[str, str]
 _DIMENSIONS = frozenset(
     [
         "reverse",
@@ -32,10 +30,10 @@ _DIMENSIONS = frozenset(
         "reduce-scatter",
         "get-dimension-size",
         "set-dimension-size",
+        "shuffle",
         "scan",
     ]
 )
-_ASYNC = frozenset(("async-start", "async-update", "async-done"))
 _COLLECTIVES = frozenset(
     [
         "all-gather",
@@ -46,6 +44,7 @@ _COLLECTIVES = frozenset(
         "ragged-all-to-all",
         "reduce-scatter",
         "collective-broadcast",
+        "collective-reduce",
         "collective-permute",
         "collective-permute-start",
     ]
@@ -60,10 +59,8 @@ def decode_attributes(name: str, raw: bytes, payloads: list[bytes]) -> Attribute
         ValueError, DecodeError: damaged bytes.
     """
     message = schema.full("HloInstructionProto").FromString(raw)
-    if message.operand_ids or message.called_computation_ids or message.control_predecessor_ids:
-        raise ValueError("ids are not packed")
     out: Attributes = {}
-    decoder = _OF_OPCODE.get(name)
+    decoder = OF_OPCODE.get(name)
     if decoder is not None:
         decoder(message, out)
     if name in _DIMENSIONS:
@@ -110,16 +107,7 @@ def _common(message: Any, out: Attributes, payloads: list[bytes]) -> None:
         known = 0 <= payload.id < len(payloads)
         config = payload.value or (payloads[payload.id] if known else b"")
     if config:
-        text = config.decode("utf-8", "replace")
-        out["backend_config"] = text if _is_dict(text) else quoted(config)
-
-
-def _is_dict(text: str) -> bool:
-    """Whether the text can stand as it is: one pair of braces, and what is in it balanced."""
-    try:
-        return text[:1] == "{" and BracketState.closing(text, 0) == len(text) - 1
-    except ValueError:
-        return False
+        out["backend_config"] = embedded_text(config)
 
 
 def _statistics(message: Any) -> str:
@@ -136,8 +124,7 @@ def _origin(message: Any) -> str:
     leaf = None
     for element in message.elements:
         array = element.original_array
-        index = f" {braces(array.shape_index)}" if array.shape_index else ""
-        text = f'{{"{array.instruction_name}"{index}}}' if array.instruction_name else "{}"
+        text = original_array(array) if array.instruction_name else "{}"
         path = list(element.shape_index)
         if len(path) > 64 or any(not 0 <= part < 1 << 16 for part in path):
             raise ValueError("an origin with a damaged index")
@@ -150,7 +137,10 @@ def _origin(message: Any) -> str:
             if not isinstance(node, dict):
                 raise ValueError("an origin with a damaged index")
         node[path[-1]] = text
-    return braces([leaf if leaf is not None else _origin_tuple(root)])
+    parts = [leaf if leaf is not None else _origin_tuple(root)]
+    if message.HasField("call_hierarchy"):
+        parts.append(f"[{quoted(message.call_hierarchy)}]")
+    return braces(parts)
 
 
 def _origin_tuple(node: dict[int, Any]) -> str:
@@ -166,17 +156,10 @@ def _result_accuracy(message: Any, out: Attributes) -> None:
             f"ulps={tolerance.ulps}}}}}"
         )
     elif message.mode:
-        out["result_accuracy"] = f"{{mode={_enum(message, 'mode').lower()}}}"
+        out["result_accuracy"] = f"{{mode={enum_text(message, 'mode').lower()}}}"
 
 
-def _enum(message: Any, field: str, value: int | None = None) -> str:
-    descriptor = message.DESCRIPTOR.fields_by_name[field].enum_type
-    number = getattr(message, field) if value is None else value
-    found = descriptor.values_by_number.get(number)
-    return str(number) if found is None else str(found.name)
-
-
-# ---- families
+# ---- collectives
 
 
 def _collective(message: Any, out: Attributes, name: str) -> None:
@@ -193,296 +176,7 @@ def _collective(message: Any, out: Attributes, name: str) -> None:
         out["constrain_layout"] = "true"
     if message.use_global_device_ids:
         out["use_global_device_ids"] = "true"
+    if message.has_dynamic_root:  # XLA before mid-2026 prints nothing for false
+        out["has_dynamic_root"] = "true"
     if name == "all-to-all" and not message.dimensions:
         out.pop("dimensions", None)
-
-
-def _window(message: Any, out: Attributes) -> None:
-    """xla/window_util.cc, ToString: each part printed only where it is not the default."""
-    dims = message.window.dimensions
-    if not dims:
-        return
-    parts = ["size=" + "x".join(str(dim.size) for dim in dims)]
-
-    def add(label: str, differs: Callable[[Any], bool], text: Callable[[Any], str]) -> None:
-        if any(differs(dim) for dim in dims):
-            parts.append(f"{label}=" + "x".join(text(dim) for dim in dims))
-
-    add("stride", lambda d: d.stride != 1, lambda d: str(d.stride))
-    add(
-        "pad",
-        lambda d: d.padding_low != 0 or d.padding_high != 0,
-        lambda d: f"{d.padding_low}_{d.padding_high}",
-    )
-    add("lhs_dilate", lambda d: d.base_dilation != 1, lambda d: str(d.base_dilation))
-    add("rhs_dilate", lambda d: d.window_dilation != 1, lambda d: str(d.window_dilation))
-    add("rhs_reversal", lambda d: d.window_reversal, lambda d: str(int(d.window_reversal)))
-    out["window"] = "{" + " ".join(parts) + "}"
-
-
-def _dim_labels(message: Any) -> str:
-    n = message.convolution_dimension_numbers
-
-    def labels(first: tuple[str, int], second: tuple[str, int], spatial: Any) -> str:
-        size = max(first[1], second[1], *spatial, 0) + 1
-        if size > 1000 or min(first[1], second[1], *spatial, 0) < 0:
-            raise ValueError("damaged convolution dimensions")
-        out = ["?"] * size
-        out[first[1]], out[second[1]] = first[0], second[0]
-        for number, dim in enumerate(spatial):
-            out[dim] = str(number)
-        return "".join(out)
-
-    lhs = labels(
-        ("b", n.input_batch_dimension), ("f", n.input_feature_dimension), n.input_spatial_dimensions
-    )
-    rhs = labels(
-        ("i", n.kernel_input_feature_dimension),
-        ("o", n.kernel_output_feature_dimension),
-        n.kernel_spatial_dimensions,
-    )
-    out = labels(
-        ("b", n.output_batch_dimension),
-        ("f", n.output_feature_dimension),
-        n.output_spatial_dimensions,
-    )
-    return f"{lhs}_{rhs}->{out}"
-
-
-def _convolution_fields(message: Any, out: Attributes) -> None:
-    _window(message, out)
-    if message.HasField("convolution_dimension_numbers"):
-        out["dim_labels"] = _dim_labels(message)
-    if message.feature_group_count not in (0, 1):
-        out["feature_group_count"] = str(message.feature_group_count)
-    if message.batch_group_count not in (0, 1):
-        out["batch_group_count"] = str(message.batch_group_count)
-    _precision(message, out)
-
-
-def _convolution(message: Any, out: Attributes) -> None:
-    _convolution_fields(message, out)
-    if message.conv_kind:
-        kind = _enum(message, "conv_kind").removeprefix("CONVOLUTION_KIND_").lower()
-        out["conv_kind"] = kind
-
-
-def _precision(message: Any, out: Attributes) -> None:
-    config = message.precision_config
-    if any(config.operand_precision):
-        out["operand_precision"] = braces(
-            _enum(config, "operand_precision", value).lower() for value in config.operand_precision
-        )
-    if config.algorithm:
-        out["algorithm"] = _enum(config, "algorithm").removeprefix("ALG_").lower()
-
-
-def _dot_dimensions(numbers: Any, out: Attributes) -> None:
-    if numbers.lhs_batch_dimensions:
-        out["lhs_batch_dims"] = braces(numbers.lhs_batch_dimensions)
-    out["lhs_contracting_dims"] = braces(numbers.lhs_contracting_dimensions)
-    if numbers.rhs_batch_dimensions:
-        out["rhs_batch_dims"] = braces(numbers.rhs_batch_dimensions)
-    out["rhs_contracting_dims"] = braces(numbers.rhs_contracting_dimensions)
-
-
-def _dot(message: Any, out: Attributes) -> None:
-    _dot_dimensions(message.dot_dimension_numbers, out)
-    _precision(message, out)
-
-
-def _ragged_dot(message: Any, out: Attributes) -> None:
-    numbers = message.ragged_dot_dimension_numbers
-    _dot_dimensions(numbers.dot_dimension_numbers, out)
-    out["lhs_ragged_dims"] = braces(numbers.lhs_ragged_dimensions)
-    if numbers.rhs_group_dimensions:
-        out["rhs_group_dims"] = braces(numbers.rhs_group_dimensions)
-    _precision(message, out)
-
-
-def _gather(message: Any, out: Attributes) -> None:
-    n = message.gather_dimension_numbers
-    out["offset_dims"] = braces(n.offset_dims)
-    out["collapsed_slice_dims"] = braces(n.collapsed_slice_dims)
-    out["start_index_map"] = braces(n.start_index_map)
-    if n.operand_batching_dims:
-        out["operand_batching_dims"] = braces(n.operand_batching_dims)
-    if n.start_indices_batching_dims:
-        out["start_indices_batching_dims"] = braces(n.start_indices_batching_dims)
-    out["index_vector_dim"] = str(n.index_vector_dim)
-    out["slice_sizes"] = braces(message.gather_slice_sizes)
-    if message.indices_are_sorted:
-        out["indices_are_sorted"] = "true"
-
-
-def _scatter(message: Any, out: Attributes) -> None:
-    n = message.scatter_dimension_numbers
-    out["update_window_dims"] = braces(n.update_window_dims)
-    out["inserted_window_dims"] = braces(n.inserted_window_dims)
-    out["scatter_dims_to_operand_dims"] = braces(n.scatter_dims_to_operand_dims)
-    if n.input_batching_dims:
-        out["input_batching_dims"] = braces(n.input_batching_dims)
-    if n.scatter_indices_batching_dims:
-        out["scatter_indices_batching_dims"] = braces(n.scatter_indices_batching_dims)
-    out["index_vector_dim"] = str(n.index_vector_dim)
-    if message.indices_are_sorted:
-        out["indices_are_sorted"] = "true"
-    if message.unique_indices:
-        out["unique_indices"] = "true"
-
-
-def _custom_call(message: Any, out: Attributes) -> None:
-    _convolution_fields(message, out)
-    if message.padding_type:
-        out["padding_type"] = _enum(message, "padding_type").lower()
-    out["custom_call_target"] = quoted(message.custom_call_target)
-    if message.constrain_layout:
-        shapes = (str(shape_of(shape)) for shape in message.operand_shapes_with_layout)
-        out["operand_layout_constraints"] = braces(shapes, ", ")
-    if message.custom_call_has_side_effect:
-        out["custom_call_has_side_effect"] = "true"
-    if message.custom_call_schedule:
-        out["schedule"] = _enum(message, "custom_call_schedule")
-    if message.custom_call_api_version > 1:
-        out["api_version"] = _enum(message, "custom_call_api_version")
-
-
-def _triangular_solve(message: Any, out: Attributes) -> None:
-    options = message.triangular_solve_options
-    for name in ("left_side", "lower", "unit_diagonal"):
-        if getattr(options, name):
-            out[name] = "true"
-    out["transpose_a"] = _enum(options, "transpose_a")
-
-
-def _compare(message: Any, out: Attributes) -> None:
-    out["direction"] = message.comparison_direction
-    if message.comparison_type == "TOTALORDER":  # all others follow from the element type
-        out["type"] = message.comparison_type
-
-
-def _slice(message: Any, out: Attributes) -> None:
-    dims = message.slice_dimensions
-    strided = any(dim.stride != 1 for dim in dims)
-    out["slice"] = braces(
-        (f"[{dim.start}:{dim.limit}" + (f":{dim.stride}" if strided else "") + "]" for dim in dims),
-        ", ",
-    )
-
-
-def _pad(message: Any, out: Attributes) -> None:
-    dims = message.padding_config.dimensions
-    interior = any(dim.interior_padding for dim in dims)
-    out["padding"] = "x".join(
-        f"{dim.edge_padding_low}_{dim.edge_padding_high}"
-        + (f"_{dim.interior_padding}" if interior else "")
-        for dim in dims
-    )
-
-
-def _fft(message: Any, out: Attributes) -> None:
-    out["fft_type"] = _enum(message, "fft_type")
-    out["fft_length"] = braces(message.fft_length)
-
-
-def _batch_norm(message: Any, out: Attributes) -> None:
-    out["epsilon"] = f"{message.epsilon:.6g}"
-    out["feature_index"] = str(message.feature_index)
-
-
-def _parameter(message: Any, out: Attributes) -> None:
-    leaves = message.parameter_replication.replicated_at_leaf_buffers
-    if leaves:
-        out["parameter_replication"] = braces("true" if leaf else "false" for leaf in leaves)
-
-
-def _async(message: Any, out: Attributes) -> None:
-    if message.async_execution_thread not in ("", "main"):
-        out["async_execution_thread"] = quoted(message.async_execution_thread)
-
-
-def _copy_start(message: Any, out: Attributes) -> None:
-    if message.HasField("cross_program_prefetch_index"):
-        out["cross_program_prefetch_index"] = str(message.cross_program_prefetch_index)
-
-
-def _top_k(message: Any, out: Attributes) -> None:
-    out["k"] = str(message.k)
-    out["largest"] = "true" if message.largest else "false"
-    if message.is_stable:
-        out["is_stable"] = "true"
-
-
-def _sort(message: Any, out: Attributes) -> None:
-    if message.is_stable:
-        out["is_stable"] = "true"
-
-
-def _outfeed(message: Any, out: Attributes) -> None:
-    out["outfeed_shape"] = str(shape_of(message.outfeed_shape))
-    if message.outfeed_config:
-        out["outfeed_config"] = quoted(message.outfeed_config)
-
-
-def _infeed(message: Any, out: Attributes) -> None:
-    if message.infeed_config:
-        out["infeed_config"] = quoted(message.infeed_config)
-
-
-def _domain(message: Any, out: Attributes) -> None:
-    # the proto's entry is the user's side, which text calls exit
-    entry = sharding_text(message.domain_exit_sharding)
-    exit_ = sharding_text(message.domain_entry_sharding)
-    out["domain"] = f'{{kind="sharding", entry={entry}, exit={exit_}}}'
-
-
-def _reshape(message: Any, out: Attributes) -> None:
-    if message.dimensions and message.dimensions[0] != -1:
-        out["inferred_dimension"] = str(message.dimensions[0])
-
-
-def _iota(message: Any, out: Attributes) -> None:
-    out["iota_dimension"] = str(message.dimensions[0] if message.dimensions else 0)
-
-
-def _fusion(message: Any, out: Attributes) -> None:
-    out["kind"] = message.fusion_kind
-
-
-def _reduce_precision(message: Any, out: Attributes) -> None:
-    out["exponent_bits"] = str(message.exponent_bits)
-    out["mantissa_bits"] = str(message.mantissa_bits)
-
-
-def _scan(message: Any, out: Attributes) -> None:
-    out["is_reverse"] = "true" if message.is_reverse else "false"
-    out["num_carries"] = str(message.num_carries)
-    if message.is_associative:
-        out["is_associative"] = "true" if message.is_associative == 1 else "false"
-
-
-def _set(name: str, text: Callable[[Any], str]) -> Callable[[Any, Attributes], None]:
-    def decode(message: Any, out: Attributes) -> None:
-        out[name] = text(message)
-
-    return decode
-
-
-_OF_OPCODE: dict[str, Callable[[Any, Attributes], None]] = {
-    "async-start": _async, "async-update": _async, "async-done": _async,
-    "batch-norm-grad": _batch_norm, "batch-norm-inference": _batch_norm,
-    "batch-norm-training": _batch_norm, "compare": _compare, "convolution": _convolution,
-    "copy-start": _copy_start, "custom-call": _custom_call, "domain": _domain, "dot": _dot,
-    "scaled-dot": _dot,
-    "fft": _fft, "fusion": _fusion, "gather": _gather, "infeed": _infeed, "iota": _iota,
-    "outfeed": _outfeed, "pad": _pad, "parameter": _parameter, "ragged-dot": _ragged_dot,
-    "reduce-precision": _reduce_precision, "reduce-window": _window, "reshape": _reshape,
-    "scan": _scan, "scatter": _scatter, "select-and-scatter": _window, "slice": _slice,
-    "sort": _sort, "topk": _top_k, "triangular-solve": _triangular_solve,
-    "cholesky": lambda m, out: out.update({"lower": "true"} if m.cholesky_options.lower else {}),
-    "dynamic-slice": _set("dynamic_slice_sizes", lambda m: braces(m.dynamic_slice_sizes)),
-    "get-tuple-element": _set("index", lambda m: str(m.tuple_index)),
-    "rng": _set("distribution", lambda m: _enum(m, "distribution").lower()),
-    "rng-bit-generator": _set("algorithm", lambda m: _enum(m, "rng_algorithm").lower()),
-    "rng-get-and-update-state": _set("delta", lambda m: str(m.delta)),
-}  # fmt: skip

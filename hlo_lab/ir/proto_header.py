@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from hlo_lab.ir.proto_sharding import braces, sharding_text
-from hlo_lab.ir.proto_values import decode_shape
+from hlo_lab.ir.proto_values import decode_shape, embedded_text
 from hlo_lab.ir.source import StackFrames, quoted
 
+_LOG_MODES = {1: "default", 2: "fusion_debugger"}  # those that text has a word for
 _ALIAS_KINDS = {0: "undefined-alias", 1: "may-alias", 2: "must-alias"}
 
 
@@ -38,7 +39,36 @@ def decode_header(message: Any) -> dict[str, str]:
     if message.spmd_parameters_shardings:
         parts = [sharding_text(part) for part in message.spmd_parameters_shardings]
         out["spmd_parameters_shardings"] = braces(parts)
+    if message.backend_config:
+        out["backend_config"] = embedded_text(message.backend_config)
+    entries = [entry for entry in message.debug_attributes if entry.debug_attributes]
+    if entries:
+        entries.sort(key=lambda entry: _array_key(entry.original_array))
+        lines = ",\n  ".join(map(_debug_text, entries))
+        out["debug_attributes"] = f"{{\n  {lines}\n}}"
     return out
+
+
+def _array_key(array: Any) -> tuple[str, list[int]]:
+    return array.instruction_name, list(array.shape_index)
+
+
+def _debug_text(entry: Any) -> str:
+    """What to log of one original value, per callback."""
+    logs = []
+    for log in entry.debug_attributes:
+        parts = [f"log_mode={_LOG_MODES[log.log_mode]}"] if log.log_mode in _LOG_MODES else []
+        parts += [f"callback_id={log.callback_id}"] if log.callback_id else []
+        parts += ["partitioned=true"] if log.partitioned else []
+        parts += [f"op_id={log.op_id}"] if log.op_id else []
+        logs.append(braces(parts))
+    return f"{original_array(entry.original_array)}:({','.join(logs)})"
+
+
+def original_array(array: Any) -> str:
+    """An array of the program before optimisation: its instruction and index there."""
+    index = f" {braces(array.shape_index)}" if array.shape_index else ""
+    return f'{{"{array.instruction_name}"{index}}}'
 
 
 def _shape_text(proto: Any) -> str:

@@ -8,6 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from hlo_lab.ir.source import quoted
+
+_PLACE = ("op_type", "op_name", "source_file", "source_line", "stack_frame_id")
+_REDUCTION = {1: "max", 2: "min"}  # of unreduced axes; a sum goes without saying
 _SUBGROUP = {0: "replicated", 1: "maximul", 4: "manual", 6: "unreduced"}
 _MAX_DEPTH = 64
 
@@ -17,7 +21,7 @@ def braces(parts: Iterable[object], separator: str = ",") -> str:
 
 
 def sharding_text(proto: Any, depth: int = 0) -> str:
-    """An OpSharding, metadata left out as XLA's own printer does.
+    """An OpSharding.
 
     Raises:
         ValueError: nested too deep.
@@ -33,6 +37,10 @@ def sharding_text(proto: Any, depth: int = 0) -> str:
     if proto.is_shard_group:
         word = "shard_like" if proto.shard_group_type == 1 else "shard_as"
         group = f" {word} {proto.shard_group_id}"
+    # each once: XLA's parser adds the reduction of unreduced values to one that is there
+    places = list(dict.fromkeys(_place(one) for one in proto.metadata))
+    if places:
+        group += f" metadata={places[0] if len(places) == 1 else braces(places, ', ')}"
     if kind in ("REPLICATED", "MANUAL", "UNKNOWN", "UNREDUCED"):
         return f"{{{kind.lower()}{group}}}"
     if kind == "MAXIMAL":
@@ -46,6 +54,17 @@ def sharding_text(proto: Any, depth: int = 0) -> str:
         words = ", ".join(_SUBGROUP.get(part, "error_type.") for part in proto.last_tile_dims)
         text += f" last_tile_dims={{{words}}}"
     return f"{{{text}{group}}}"
+
+
+def _place(metadata: Any) -> str:
+    """Where a sharding comes from; since 2026 also how its unreduced values are to be reduced."""
+    fields = [(name, getattr(metadata, name)) for name in _PLACE]
+    parts = (
+        f"{name}={quoted(value) if isinstance(value, str) else value}"
+        for name, value in fields
+        if value
+    )
+    return braces(parts, " ")
 
 
 def _tiles(proto: Any) -> str:
@@ -65,25 +84,29 @@ def iota_text(reshape: Iterable[int], permutation: Iterable[int]) -> str:
 def _named(proto: Any) -> str:
     mesh = proto.mesh
     text = mesh_text(mesh)
+    places = [_place(one) for one in proto.metadata]
+    end = f", metadata={braces(places, ', ')}}}" if places else "}"
     dims = [_dimension(part, mesh) for part in proto.dim_shardings]
     axes = {
         word: ", ".join(axis_text(axis, mesh) for axis in getattr(proto, f"{word}_axes"))
         for word in ("replicated", "unreduced", "manual")
     }
+    reduction = {"unreduced": _REDUCTION.get(proto.reduction_op, "")}
     if not mesh.axes and mesh.device_ids:
-        return f"{{{text}}}"
+        return f"{{{text}{end}"
     if not proto.dim_shardings and not any(axes.values()):
-        return f"{{{text}, replicated}}"
+        return f"{{{text}, replicated{end}"
     every = ", ".join(f"'{axis.name}'" for axis in mesh.axes)
     for word in ("unreduced", "manual"):
         others = [value for key, value in axes.items() if key != word]
         if not proto.dim_shardings and axes[word] == every and not any(others):
-            return f"{{{text}, {word}}}"
+            shown = "=".join(filter(None, (word, reduction.get(word))))
+            return f"{{{text}, {shown}{end}"
     text += f", [{', '.join(dims)}]"
     for word, value in axes.items():
         if value:
-            text += f", {word}={{{value}}}"
-    return f"{{{text}}}"
+            text += f", {word}={reduction.get(word, '')}{{{value}}}"
+    return f"{{{text}{end}"
 
 
 def _dimension(proto: Any, mesh: Any) -> str:

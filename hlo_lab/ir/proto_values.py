@@ -11,6 +11,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from hlo_lab.ir import schema
+from hlo_lab.ir.attributes import BracketState
 from hlo_lab.ir.shapes import MAX_TUPLE_DEPTH, Shape
 from hlo_lab.ir.source import Metadata, quoted
 
@@ -40,6 +41,16 @@ def _primitive_types() -> dict[int, str]:
 def decode_shape(raw: bytes, depth: int = 0) -> Shape:
     """A serialized ShapeProto as a Shape; see :func:`shape_of`."""
     return shape_of(schema.full("ShapeProto").FromString(raw), depth)
+
+
+def embedded_text(config: bytes) -> str:
+    """A backend config as text has it: a dictionary as it is, anything else in quotes."""
+    text = config.decode("utf-8", "replace")
+    try:  # one pair of braces, and what is in it balanced
+        plain = text[:1] == "{" and BracketState.closing(text, 0) == len(text) - 1
+    except ValueError:
+        plain = False
+    return text if plain else quoted(config)
 
 
 def shape_of(proto: Any, depth: int = 0) -> Shape:

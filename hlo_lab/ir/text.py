@@ -19,24 +19,28 @@ from typing import NoReturn
 from hlo_lab.errors import ReadError
 from hlo_lab.ir.asynchronous import fold_async
 from hlo_lab.ir.attributes import MAX_DEPTH, BracketState, parse_attributes
-from hlo_lab.ir.columns import NAME, Columns, pause_gc
+from hlo_lab.ir.columns import Columns
 from hlo_lab.ir.module import Module
+from hlo_lab.ir.reading import NAME, pause_gc
 from hlo_lab.ir.source import unescape
 
 MAX_INSTRUCTION = 256 << 20  # characters: a folded 64 MB constant prints to about this many
 MAX_INSTRUCTION_LINES = 100_000
 MAX_HEADER_LINES = 1000
+MAX_PREAMBLE = 100_000  # lines of comments before a module
 MAX_HEADER = 64 << 20
 
-_SHAPE = r"[a-z]\w*\[[^\]\n]*\](?:\{[^}\n]*\})?|\([^\n]*?\)"
-_HEAD = rf"[ \t]*(ROOT )?(%?{NAME}) = ({_SHAPE}) ([a-z][\w\-]*)\("
-_LINES = re.compile(rf"^{_HEAD}([^()\n]*)\)([^\n]*)\n", re.M)
+# possessive where what follows leaves no other way to match
+_SHAPE = r"[a-z]\w*+\[[^\]\n]*+\](?:\{[^}\n]*+\})?+|\([^\n]*?\)"
+_HEAD = rf"[ \t]*+(ROOT )?(%?{NAME}+) = ({_SHAPE}) ([a-z][a-z0-9_\-\w]*+)\("
+_LINES = re.compile(rf"^{_HEAD}([^()\n]*+)\)([^\n]*+)\n", re.M)
 _HEAD_START = re.compile(_HEAD)
 _STARTS_INSTRUCTION = re.compile(rf"[ \t]*(?:ROOT )?%?{NAME} = ")
 _COMPUTATION = re.compile(rf"(ENTRY\b\s*)?%?({NAME})?\s*(?:\(.*->.*)?\{{", re.S)
 _COMPUTATION_TAIL = re.compile(r"\}[ \t]*(?:, execution_thread=\"([^\"]*)\")?[ \t]*(?://.*)?")
 _COMMENT = re.compile(r"/\*.*?\*/")
 _FRAME_FIELD = re.compile(r"(\w+)=(\d+)")
+_HEADER_TABLE = re.compile(r"\w+=\{")  # a header attribute on lines of its own
 _SECTIONS = frozenset(("FileNames", "FunctionNames", "FileLocations", "StackFrames"))
 
 
@@ -135,6 +139,7 @@ class _Reader:
         self._state = BracketState()
         self._size = 0
         self._section = ""
+        self._table: list[str] = []  # lines of a module header's table that goes on
 
     @property
     def begun(self) -> bool:
@@ -152,8 +157,12 @@ class _Reader:
             return
         text = line.strip()
         if not text or text.startswith("//"):
+            if not self.begun and self.number > MAX_PREAMBLE:
+                self.fail(f"not HLO text: nothing but comments in {MAX_PREAMBLE} lines")
             return
-        if self.pending:
+        if self._table:
+            self._table_line(line)
+        elif self.pending:
             self._computation_line(line)
         elif text.startswith("HloModule"):
             self._module_line(text)
@@ -161,6 +170,8 @@ class _Reader:
             self._section = text
         elif self._section and text[0].isdigit():
             self._section_line(text)
+        elif self.named and not self._section and _HEADER_TABLE.fullmatch(text):
+            self._table_line(line)
         else:
             self._section = ""
             self._computation_line(line)
@@ -196,8 +207,30 @@ class _Reader:
         self.named = True
         name, _, rest = text.removeprefix("HloModule").strip().partition(",")
         self.columns.name = name.strip()
+        if rest.endswith("={"):
+            self._table_line(f"{rest}\n")
+        else:
+            self._add_header(rest)
+
+    def _table_line(self, line: str) -> None:
+        """One more line of the header, such as of ``debug_attributes={``, until that closes."""
+        if not self._table:
+            self._state, self._size = BracketState(), 0
+        self._table.append(line)
+        self._size += len(line)
         try:
-            self.columns.header = parse_attributes(_COMMENT.sub("", rest))
+            self._state.feed(line)
+        except ValueError as error:
+            self.fail(f"module header: {error}")
+        if self._size > MAX_HEADER:
+            self.fail("the module header does not end")
+        if not self._state.depth and not self._state.in_string:
+            text, self._table, self._size = "".join(self._table), [], 0
+            self._add_header(text)
+
+    def _add_header(self, text: str) -> None:
+        try:
+            self.columns.header |= parse_attributes(_COMMENT.sub("", text))
         except ValueError as error:
             self.fail(f"module header: {error}")
 
@@ -304,6 +337,8 @@ class _Reader:
 
     def finish(self) -> Module:
         columns = self.columns
+        if self._table:
+            self.fail("the module header does not end")
         if not columns.computation_names:
             if self.named:
                 raise ReadError("cut before its first computation", self.path, self.number)

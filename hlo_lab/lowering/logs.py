@@ -12,7 +12,7 @@ import platformdirs
 
 KEEP = 50
 
-# What compilers of accelerators say on every start on a machine without one.
+# What compilers of accelerators say on every start on a machine without one, or in every crash.
 _NOISE = re.compile(
     rb"""\s*(?:$
     | cuda_plugin_extension\ is\ not\ found
@@ -20,7 +20,7 @@ _NOISE = re.compile(
     | .*absl::InitializeLog | .*Logging\ before\ InitGoogle
     | .*cudart_stub\.cc | .*Could\ not\ find\ cuda\ drivers
     | ===\ Source\ Location\ Trace | learning/.*libtpu_init_utils
-    | .*This\ TensorFlow\ binary | .*cpu_feature_guard
+    | .*\]\ RAW:\ | \s*@\s+0x | PC:\ @ | https://symbolize  # libtpu's crash handler, frame by frame
     )""",
     re.VERBOSE,
 )

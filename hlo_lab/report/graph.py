@@ -12,6 +12,7 @@ from hlo_lab.ir.module import Module
 from hlo_lab.report import graph_fold as folding
 from hlo_lab.report.graph_fold import Path
 from hlo_lab.report.graph_kinds import FILL, heat, instruction_kind
+from hlo_lab.report.graph_names import find_computation, find_instruction
 from hlo_lab.report.graph_plain import Plain, as_is, without_plumbing
 from hlo_lab.report.graph_select import Selection, around, restrict, select
 from hlo_lab.report.names import clean, elide, own_frame, short_frame
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from hlo_lab.cost.model import ModuleCost
 
 MAX_NODES = 200
-_FOLDED_NODES = 60  # a folded drawing is an overview, which fewer boxes make better
+FOLDED_NODES = 60  # a folded drawing is an overview, which fewer boxes make better
 COLOURS = ("kind", "cost")
 _PRESENCE = 0.1  # all instructions together against all time, when choosing what to open
 _NESTED = 6  # clusters of scopes inside one another
@@ -68,7 +69,7 @@ def draw(
     hops: int = 2,
     colour: str = "kind",
     cost: ModuleCost | None = None,
-    max_nodes: int = MAX_NODES,
+    max_nodes: int | None = None,
 ) -> Drawing:
     """Choose and fold what to draw.
 
@@ -77,19 +78,20 @@ def draw(
         focus, hops: draw what lies at most ``hops`` edges around this instruction.
         colour: ``kind`` of work, or ``cost``: share of the estimated time.
         cost: where given, nodes show their time, and what takes most is folded last.
-        max_nodes: fold until no more nodes than this are left.
+        max_nodes: fold until no more nodes than this are left; by default what has more
+            than ``MAX_NODES`` is folded into ``FOLDED_NODES``.
 
     Raises:
         NotFoundError: no such computation or instruction.
         UseError: an option that makes no sense.
     """
-    if max_nodes < 1 or hops < 0:
+    if (max_nodes is not None and max_nodes < 1) or hops < 0:
         raise UseError("--max-nodes is at least 1 and --hops at least 0")
     if colour not in COLOURS:
         raise UseError(f"--color {colour!r} is none of {', '.join(COLOURS)}")
-    centre = None if focus is None else module.instruction(focus)
+    centre = None if focus is None else find_instruction(module, focus)
     if computation is not None:
-        start = module.computation(computation).index
+        start = find_computation(module, computation).index
     else:
         start = module.entry if centre is None else centre.computation.index
     selection, title = select(module, start), f"{module.name}: %{module.computation_names[start]}"
@@ -99,7 +101,7 @@ def draw(
         selection = restrict(selection, around(module, selection, centre.index, hops))
         title = f"{module.name}: {hops} hops around %{centre.name}"
     builder = _Builder(module, selection, colour, cost, None if centre is None else centre.index)
-    return builder.build(title, max_nodes)
+    return builder.build(title, max_nodes or MAX_NODES, max_nodes or FOLDED_NODES)
 
 
 class _Builder:
@@ -119,7 +121,7 @@ class _Builder:
         self.names: dict[int, str] = {}
         self.same: Counter[int] = Counter()
 
-    def build(self, title: str, max_nodes: int) -> Drawing:
+    def build(self, title: str, max_nodes: int, folded: int) -> Drawing:
         module, notes = self.module, []
         plain = as_is(module, self.selection)
         total = len(plain.rows)
@@ -136,8 +138,7 @@ class _Builder:
             home = {row: names[self.selection.home[row]] for row in plain.rows}
             tree = folding.tree(module, plain, home)
             self.scopes, self.names, layers = tree.scopes, tree.names, tree.layers
-            most = min(max_nodes, _FOLDED_NODES)
-            place = folding.fold(tree.paths, self._weights(plain.rows), most)
+            place = folding.fold(tree.paths, self._weights(plain.rows), folded)
             used = {part for path in place.values() for part in path}
             notes += [f"{star} stands for {n} layers" for star, n in layers.items() if star in used]
         if plain.left_out:

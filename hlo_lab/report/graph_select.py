@@ -107,6 +107,8 @@ def around(module: Module, selection: Selection, centre: int, hops: int) -> set[
     for _ in range(hops):
         onwards = [a for a in edge if a == centre or not ends[a]]
         edge = list(dict.fromkeys(b for a in onwards for b in beside.get(a, ()) if b not in found))
+        if not edge:
+            break
         found.update(edge)
     return found
 

@@ -14,7 +14,7 @@ from hlo_lab.report.document import (
     Report,
     Table,
 )
-from hlo_lab.report.findings import places, saving, verified
+from hlo_lab.report.findings import places, saving, verified, with_advice
 from hlo_lab.report.names import clean
 
 # Underscores inside a word and most signs inside a line are no markup.
@@ -45,8 +45,8 @@ def _block(block: Block) -> Iterator[str]:
     elif isinstance(block, Paragraph):
         yield from (escape(block.text), "")
     elif isinstance(block, FindingsBlock):
-        for finding in block.findings:
-            yield from _finding(finding)
+        for finding, advice in with_advice(block.findings):
+            yield from _finding(finding, advice)
         yield ""
 
 
@@ -72,7 +72,7 @@ def _row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _finding(finding: Finding) -> Iterator[str]:
+def _finding(finding: Finding, advice: str) -> Iterator[str]:
     head = f"**{finding.severity}** {escape(finding.code)} ({escape(finding.pass_name)})"
     gain = saving(finding.estimate)
     yield f"- {head}: {escape(finding.message)}" + (f"; {escape(gain)}" if gain else "")
@@ -82,8 +82,8 @@ def _finding(finding: Finding) -> Iterator[str]:
         details.append(f"instruction {where.instruction} in {where.computation}")
     if where.op_name:
         details.append(f"op_name {where.op_name}")
-    if finding.advice:
-        details.append(f"what to do: {finding.advice}")
+    if advice:
+        details.append(f"what to do: {advice}")
     check = verified(finding.verification)
     if check:
         details.append(check)

@@ -11,7 +11,8 @@ from hlo_lab.ir.source import Frame
 
 _LIBRARY = re.compile(r"(?:^|[/\\])(?:site-packages|dist-packages|lib[/\\]python\d)")
 _INSTALLED = re.compile(r"^.*[/\\](?:site|dist)-packages[/\\]")
-_LINE = re.compile(r":\d+$")
+_LINE = re.compile(r"^(.*?:\d+)(?: (?:in )?(\S.*))?$")
+_SHORTEST = 8  # characters of a function's name that still tell
 ELLIPSIS = "…"
 
 
@@ -33,15 +34,20 @@ def elide(text: str, width: int) -> str:
 
 
 def elide_source(text: str, width: int) -> str:
-    """At most ``width`` characters of ``model.py:12 in loss``: the function goes first.
+    """At most ``width`` characters of ``model.py:12 loss``: the function gives way first.
 
     Then the beginning of the path: the file and line tell most. What is no source line
     loses its middle.
     """
-    if len(text) > width:
-        text = text.partition(" in ")[0]
-    if len(text) <= width or not _LINE.search(text):
+    match = _LINE.search(text)
+    if len(text) <= width or not match:
         return elide(text, width)
+    text, function = match.groups()
+    room = width - len(text) - 1
+    if function and room >= _SHORTEST:
+        return f"{text} {elide(function, room)}"
+    if len(text) <= width:
+        return text
     return ELLIPSIS + text[len(text) - width + 1 :] if width > 1 else ELLIPSIS[:width]
 
 
@@ -69,3 +75,11 @@ def short_frame(frame: Frame | None) -> str:
         return ""
     where = f"{short_path(frame.file)}:{frame.line}"
     return clean(where + (f" in {frame.function}" if frame.function else ""))
+
+
+def line_frame(frame: Frame | None) -> str:
+    """``model.py:12 Model.loss`` without the folder, for a column; empty for None."""
+    if frame is None:
+        return ""
+    where = f"{PurePath(frame.file).name}:{frame.line}"
+    return clean(f"{where} {frame.function}".rstrip())

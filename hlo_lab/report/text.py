@@ -22,12 +22,12 @@ from hlo_lab.report.document import (
     Report,
     Table,
 )
-from hlo_lab.report.findings import places, saving, verified
+from hlo_lab.report.findings import places, saving, verified, with_advice
 from hlo_lab.report.names import clean, elide, elide_source
 
 PIPED_WIDTH = 80
 _NARROWEST = 12  # an elided column keeps at least this
-_FAVOUR = 12  # columns that a source line may be wider than a name
+_FAVOUR = 16  # columns that a source line may be wider than a name
 _STYLES = {"note": "cyan", "warning": "yellow", "error": "bold red"}
 
 Line = list[tuple[str, str]]  # (text, rich style) side by side
@@ -74,12 +74,10 @@ def _block(block: Block, width: int) -> Iterator[Line]:
     elif isinstance(block, Paragraph):
         yield from _wrapped(block.text, width, "  ", _STYLES.get(block.severity, ""))
     elif isinstance(block, FindingsBlock):
-        given: set[str] = set()
-        for number, finding in enumerate(block.findings):
+        for number, (finding, advice) in enumerate(with_advice(block.findings)):
             if number:
                 yield []
-            yield from _finding(finding, width, "as above" if finding.advice in given else "")
-            given.add(finding.advice)
+            yield from _finding(finding, width, advice)
 
 
 def _wrapped(text: str, width: int, indent: str, style: str = "", hang: str = "") -> Iterator[Line]:
@@ -126,16 +124,17 @@ def _column_widths(
     ]
     room = width - 2 * len(columns)
     elided = [number for number, column in enumerate(columns) if column.elide]
-    while sum(widths) > room and elided:
-        widest = max(elided, key=lambda n: widths[n] - _FAVOUR * (columns[n].elide == "source"))
-        if widths[widest] <= _NARROWEST:
+    while sum(widths) > room:
+        wide = [number for number in elided if widths[number] > _NARROWEST]
+        if not wide:
             break
+        widest = max(wide, key=lambda n: widths[n] - _FAVOUR * (columns[n].elide == "source"))
         widths[widest] -= 1
     return widths
 
 
 def _finding(finding: Finding, width: int, advice: str) -> Iterator[Line]:
-    """``advice`` stands in for the finding's own where that was given already."""
+    """``advice`` is what to print of the finding's own."""
     severity = str(finding.severity)
     gain = saving(finding.estimate)
     head = f"{severity} {finding.code} {finding.pass_name}: {finding.message}"
@@ -151,8 +150,8 @@ def _finding(finding: Finding, width: int, advice: str) -> Iterator[Line]:
         details.append(("in", f"%{where.instruction} of %{where.computation}"))
     if where.op_name:
         details.append(("op", elide(clean(where.op_name), width - 7)))
-    if finding.advice:
-        details.append(("do", advice or finding.advice))
+    if advice:
+        details.append(("do", advice))
     check = verified(finding.verification)
     if check:
         details.append(("ok" if finding.verification.status == "confirmed" else "no", check))

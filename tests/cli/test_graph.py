@@ -84,6 +84,7 @@ def test_folding_is_told(folder: Path) -> None:
     [
         (["-o", "out.pdf"], "-o out.pdf: give a name that ends in .svg, .png or .dot"),
         (["--focus", "nope"], "no instruction 'nope'"),
+        (["--hops", "3"], "--hops counts from an instruction: name it with --focus"),
         (["--computation", "nope"], "no computation 'nope'"),
         (["-o", "no/such/out.dot"], "cannot be written"),
     ],

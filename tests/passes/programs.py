@@ -1,6 +1,6 @@
 """Compile small programs for eight CPU devices; run in a process of its own by the tests.
 
-usage: python programs.py FOLDER NAME...   writes FOLDER/NAME.hlo, the optimised module
+usage: python programs.py FOLDER NAME...   writes FOLDER/NAME.hlo, and NAME.before.hlo
 """
 
 import os
@@ -37,6 +37,14 @@ def scanned(params, x):
 
 def checkpointed(params, x):
     body = jax.checkpoint(lambda c, p: (block(c, p), None), prevent_cse=False)
+    return (jax.lax.scan(body, x, params)[0] ** 2).mean()
+
+
+def kept(params, x):
+    def body(c, p):
+        h = jnp.tanh(c @ p["w1"])
+        return c + h @ p["w2"], None
+
     return (jax.lax.scan(body, x, params)[0] ** 2).mean()
 
 
@@ -93,6 +101,7 @@ PROGRAMS = {
     "wrong": lambda: sharded({"w1": P(None, "model"), "w2": P(None, "model")}, BOTH),
     "explicit": explicit,
     "scanned": lambda: one_device(scanned, stacked=True),
+    "kept": lambda: one_device(kept, stacked=True),
     "checkpointed": lambda: one_device(checkpointed, stacked=True),
     "unrolled": lambda: one_device(unrolled, stacked=False),
     "inference": inference,
@@ -100,5 +109,7 @@ PROGRAMS = {
 
 if __name__ == "__main__":
     for name in sys.argv[2:]:
-        text = PROGRAMS[name]().compile().as_text()
-        Path(sys.argv[1], f"{name}.hlo").write_text(text)
+        lowered = PROGRAMS[name]()
+        before = lowered.compiler_ir("hlo").as_hlo_text()
+        Path(sys.argv[1], f"{name}.before.hlo").write_text(before)
+        Path(sys.argv[1], f"{name}.hlo").write_text(lowered.compile().as_text())

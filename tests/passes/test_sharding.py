@@ -50,6 +50,84 @@ def test_the_data_gathered_from_a_parameter_is_fsdp(compiled: Path, run_pass) ->
     assert "4 values" in gather.message
 
 
+GATHERED = """HloModule m, is_scheduled=true, num_partitions=8{header}
+
+ENTRY %main (x: f32[8,4], w: f32[8,4]) -> f32[{result}] {{
+  %x = f32[8,4]{{1,0}} parameter(0), metadata={{op_name="x"}}
+  %w = f32[8,4]{{1,0}} parameter(1){sharding}, metadata={{op_name="w"}}
+  %g = f32[{result}] all-gather(%w), channel_id=1, replica_groups={groups}, dimensions={{{along}}}, use_global_device_ids=true, metadata={{op_name="w"}}
+  ROOT %d = f32[{result}] negate(%g), metadata={{op_name="jit(f)/neg"}}
+}}
+"""  # noqa: E501
+_MESH = "mesh['a'=2,'b'=4]"
+_ROWS = "w split 2 ways on dimension 0"
+
+
+@pytest.mark.parametrize(
+    ("sharding", "said"),
+    [
+        ("{devices=[2,1,4]<=[8] last_tile_dim_replicate}", _ROWS),
+        ("{devices=[2,4]<=[8]}", f"{_ROWS} and 4 ways on dimension 1"),
+        ("{devices=[1,1,8]<=[8] last_tile_dim_replicate}", "w held whole"),
+        ("{replicated}", "w held whole"),
+        (f"{{{_MESH}, [{{'a'}}, {{}}]}}", _ROWS),
+        (f"{{{_MESH}, [{{'a', ?}}, {{'b'}}], replicated={{'b'}}}}", f"{_ROWS} and 4 ways on"),
+        (f"{{{_MESH}, device_ids=([4,2]T(1,0)), [{{}}, {{'a','b'}}]}}", "w split 8 ways on"),
+        (f"{{{_MESH}, [{{'b':(1)2}}, {{}}]}}", _ROWS),
+        (f"{{{_MESH}, [{{}}, {{}}]}}", "w held whole"),
+        (f"{{{_MESH}, replicated}}", "w held whole"),
+    ],
+)
+@pytest.mark.parametrize("place", ["parameter", "header"])
+def test_a_parameter_is_said_to_be_split_as_its_sharding_tells(
+    run_pass, sharding, said, place
+) -> None:
+    text = GATHERED.format(
+        header=f", spmd_parameters_shardings={{{{replicated}},{sharding}}}"
+        if place == "header"
+        else "",
+        sharding=f", sharding={sharding}" if place == "parameter" else "",
+        result="16,4", groups="[4,2]<=[8]", along=0,
+    )  # fmt: skip
+    (finding,) = run_pass("sharding", text)
+    assert f"the largest is {said}" in finding.message
+
+
+def test_without_a_sharding_the_gather_tells_how_a_parameter_is_split(run_pass) -> None:
+    text = GATHERED.format(
+        header="", sharding="", result="8,16", groups="[2,4]<=[8]", along=1
+    )  # fmt: skip
+    (finding,) = run_pass("sharding", text)
+    assert finding.message.endswith("the largest is w split 4 ways on dimension 1")
+
+
+NAMED_AFTER_PRODUCER = """HloModule m, is_scheduled=true, num_partitions=4
+
+ENTRY %main (x: f32[64,256], w: f32[1024,64]) -> f32[64,64] {
+  %x = f32[64,256]{1,0} parameter(0), metadata={op_name="x"}
+  %w = f32[1024,64]{1,0} parameter(1), metadata={op_name="w"}
+  %h = f32[64,256]{1,0} reverse(%x), dimensions={0}, metadata={op_name="jit(f)/rev" source_file="model.py" source_line=3}
+  %g = f32[64,1024]{1,0} all-gather(%h), channel_id=1, replica_groups={{0,1,2,3}}, dimensions={1}, use_global_device_ids=true, frontend_attributes={is_spmd_generated="true"}, metadata={op_name="jit(f)/rev" source_file="model.py" source_line=3}
+  %c = f32[64,1024]{0,1} copy(%g), metadata={op_name="jit(f)/rev" source_file="model.py" source_line=3}
+  ROOT %d = f32[64,64]{1,0} dot(%c, %w), lhs_contracting_dims={1}, rhs_contracting_dims={0}, metadata={op_name="jit(f)/dot_general" source_file="model.py" source_line=4}
+}
+"""  # noqa: E501
+
+
+def test_a_collective_named_after_its_producer_is_for_what_reads_it(run_pass) -> None:
+    (finding,) = run_pass("sharding", NAMED_AFTER_PRODUCER)
+    assert "reshards the result of rev at model.py:3 for dot_general at model.py:4" in (
+        finding.message
+    )
+    assert (finding.where.instruction, finding.where.source[0].line) == ("g", 4)
+    (halo,) = run_pass(
+        "sharding", MESH.replace("METADATA", "sin")
+        .replace("sine(%n)", 'sine(%n), metadata={op_name="jit(f)/sin"}')
+        .replace("negate(%p)", 'negate(%p), metadata={op_name="jit(f)/conv_general_dilated"}'),
+    )  # fmt: skip
+    assert halo.message.startswith("halo exchange")
+
+
 def test_small_reshards_are_summed_up(compiled: Path, run_pass) -> None:
     findings = run_pass("sharding{min_bytes=1GiB}", compiled / "wrong.hlo")
     assert not [one for one in findings if one.severity is Severity.WARNING]
@@ -138,18 +216,32 @@ def test_a_move_of_one_ops_result_is_said_as_such(run_pass) -> None:
 
 def test_the_devices_of_a_mesh_in_another_order(run_pass) -> None:
     groups = "replica_groups=mesh['a'=1,'b'=4,'c'=2], device_ids=([2,4]T(1,0)) {'b'}"
-    text = _all_to_all(groups)
+    text = _all_to_all(groups, named=True)
     (finding,) = run_pass("sharding{min_bytes=1}", text)
     assert "over 4 devices" in finding.message
     assert finding.estimate.bytes == 2 * 512 * 4 * 3 // 4  # both operands, all but its own quarter
     assert "runs" not in finding.message
 
 
-def _all_to_all(groups: str) -> str:
+def test_an_all_to_all_may_be_dispatch_where_nothing_has_a_name(run_pass) -> None:
+    groups = "replica_groups=[2,4]<=[8]"
+    (finding,) = run_pass("sharding{min_bytes=1}", _all_to_all(groups, named=False))
+    assert finding.severity is Severity.NOTE
+    assert finding.message.startswith(
+        "all-to-all (expert dispatch or reshard: the module carries no op_names) of f32[512] "
+        "over 4 devices between sine and negate: 3.0 KiB sent"
+    )
+    assert finding.estimate.bytes is None
+    (finding,) = run_pass("sharding{min_bytes=1}", _all_to_all(groups, named=True))
+    assert finding.severity is Severity.WARNING
+
+
+def _all_to_all(groups: str, *, named: bool) -> str:
+    metadata = ', metadata={op_name="x"}' if named else ""
     return f"""HloModule m, is_scheduled=true, num_partitions=8
 
 ENTRY %main (x: f32[512]) -> (f32[512], f32[512]) {{
-  %x = f32[512] parameter(0)
+  %x = f32[512] parameter(0){metadata}
   %s = f32[512] sine(%x)
   %c = f32[512] sine(%x)
   %a = (f32[512], f32[512]) all-to-all(%s, %c), channel_id=1, {groups}

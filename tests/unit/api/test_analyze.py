@@ -9,6 +9,7 @@ import jsonschema
 import pytest
 
 from hlo_lab import api
+from hlo_lab.api.analyze_ops import group_ops
 from hlo_lab.api.source import Loaded, OutOfMemory, last_module
 from hlo_lab.errors import UseError
 from hlo_lab.ir.text import read_text
@@ -118,11 +119,52 @@ def test_summary_and_tables(passes_dir: Path) -> None:
 def test_the_report_says_what_matters(passes_dir: Path) -> None:
     analysis = api.analyze(module(), passes_dirs=[passes_dir], passes=["tanh"], top=2)
     plain = text.to_string(analysis.to_report(), 100)
-    for words in ("peak memory", "/w/model.py:12", "(arguments)", "product", "TAN900 tanh: a tanh"):
+    for words in ("peak memory", "  model.py:12", "(arguments)", "product", "TAN900 tanh: a tanh"):
         assert words in plain
+    assert "at /w/model.py:12" in plain
     assert analysis.machine.title in plain
     assert plain.count("jit(step)/tanh") == 1
     assert "| --- |" in markdown.render(analysis.to_report())
+
+
+def layers(count: int) -> Any:
+    """Products and sums of equal shapes, each layer's with a name of its own."""
+    lines, before = [], "x"
+    for number in range(count):
+        for name, what in (("dot", "dot"), ("sum", "add")):
+            at = f'op_name="jit(step)/layer_{number}/{what}" source_file="/w/model.py" '
+            more = ", lhs_contracting_dims={1}, rhs_contracting_dims={0}" if what == "dot" else ""
+            lines.append(
+                f"  {name}.{number} = f32[512,512] {what}({before}, x){more}, "
+                f"metadata={{{at}source_line={7 if what == 'dot' else 8}}}\n"
+            )
+            before = f"{name}.{number}"
+    lines[-1] = lines[-1].replace("  sum", "  ROOT sum")
+    head = "HloModule step, is_scheduled=true\n\nENTRY main {\n  x = f32[512,512] parameter(0)\n"
+    return read_text((head + "".join(lines) + "}\n").splitlines(keepends=True))
+
+
+def test_the_same_op_of_repeated_layers_is_one_row() -> None:
+    analysis = api.analyze(layers(6), passes=["sharding"])
+    dots, sums = group_ops(analysis)
+    assert (len(dots.instructions), dots.runs, dots.source) == (6, 6, "model.py:7")
+    assert dots.seconds + sums.seconds == pytest.approx(analysis.cost.total_seconds)
+    table = text.to_string(analysis.to_report()).partition("Most time")[2]
+    assert "dot.0 x6" in table and "sum.0 x6" in table and "dot.1" not in table
+    assert len(analysis.to_dict()["ops"]) == 10
+
+
+def test_findings_beyond_the_limit_are_counted(passes_dir: Path) -> None:
+    many = PASS.replace("BODY", "yield from [self.finding(instruction, 'again')] * 11")
+    (passes_dir / "tanh.py").write_text(many)
+    analysis = api.analyze(module(), passes_dirs=[passes_dir], passes=["tanh"])
+    plain = text.to_string(analysis.to_report())
+    assert plain.count("tanh: again") == 9 and "2 more; --limit 12 shows all." in plain
+    assert len(analysis.to_dict()["findings"]) == 12
+    every = api.analyze(module(), passes_dirs=[passes_dir], passes=["tanh"], limit=12)
+    assert "more;" not in text.to_string(every.to_report())
+    none = api.analyze(module(), passes_dirs=[passes_dir], passes=["tanh"], limit=0)
+    assert "12 more; --limit 12 shows all." in text.to_string(none.to_report())
 
 
 def test_an_unscheduled_module_says_so() -> None:

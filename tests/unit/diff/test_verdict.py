@@ -53,6 +53,49 @@ def test_the_order_of_independent_instructions_is_no_difference() -> None:
     assert compare(MODEL, "".join(lines)).verdict is Verdict.IDENTICAL
 
 
+COMPARISON = """HloModule m
+
+ENTRY e {
+  p = f32[8]{0} parameter(0)
+  ROOT c = pred[8]{0} compare(p, p), direction=LT%s
+}
+"""
+BROADCAST = """HloModule m
+
+ENTRY e {
+  p = f32[8]{0} parameter(0)
+  ROOT c = f32[8]{0} collective-broadcast(p), replica_groups={{0,1}}%s
+}
+"""
+SHARDED = """HloModule m
+
+ENTRY e {
+  p = f32[8]{0} parameter(0)
+  ROOT c = f32[8]{0} negate(p), sharding={devices=[1,2]<=[2] last_tile_dims={unreduced}%s
+}
+"""
+_REDUCED = ' metadata={op_type="sdy::reduction_op" op_name="%s"}}'
+
+
+@pytest.mark.parametrize(
+    ("text", "old", "new", "same"),
+    [
+        (COMPARISON, ", type=TOTALORDER", ", order=TOTAL", True),
+        (COMPARISON, "", ", order=TOTAL", False),
+        (COMPARISON, "", ", type=TOTALORDER", False),
+        (BROADCAST, "", ", has_dynamic_root=false", True),
+        (BROADCAST, "", ", has_dynamic_root=true", False),
+        (SHARDED, "}", _REDUCED % "SUM", True),
+        (SHARDED, "}", _REDUCED % "MAX", False),
+        (SHARDED, "}", ' metadata={{op_name="a"}, {op_name="b" source_line=3}}}', True),
+    ],
+)
+def test_what_versions_of_xla_spell_differently(text, old, new, same) -> None:
+    for pair in ((old, new), (new, old)):
+        verdict = compare(*(text % attribute for attribute in pair)).verdict
+        assert verdict is (Verdict.IDENTICAL if same else Verdict.CHANGED)
+
+
 def test_channel_numbers_and_compiler_estimates_are_no_difference() -> None:
     text = """\
 HloModule m

@@ -59,6 +59,17 @@ def every_attribute(fixtures: Path) -> Any:
         pytest.skip(f"this jaxlib does not parse the fixture: {error}")
 
 
+@pytest.fixture(scope="session")
+def newest_attributes(fixtures: Path) -> Any:
+    """What XLA prints since mid-2026, as jaxlib parses it."""
+    hlo = pytest.importorskip("jaxlib._hlo")
+    text = (fixtures / "hlo" / "attributes_2026.hlo").read_text()
+    try:
+        return hlo.hlo_module_from_text(text)
+    except Exception as error:
+        pytest.skip(f"this jaxlib does not parse the fixture: {error}")
+
+
 @pytest.fixture
 def small_text() -> str:
     return SMALL

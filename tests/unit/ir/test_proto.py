@@ -37,6 +37,90 @@ def test_jaxlib_accepts_what_is_printed(every_attribute):
     assert read_proto(again.as_serialized_hlo_module_proto()).difference(proto) is None
 
 
+def test_attributes_since_2026_equal_text(newest_attributes):
+    text, proto = both(newest_attributes)
+    assert text.difference(proto) is None
+    for key in ("debug_attributes", "backend_config"):
+        assert text.header[key].split() == proto.header[key].split()
+    again = read_text(print_module(proto))
+    assert again.difference(proto) is None and again.header == proto.header
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"opcode": "collective-broadcast", "has_dynamic_root": True},
+         {"replica_groups": "{}", "has_dynamic_root": "true"}),
+        ({"opcode": "collective-reduce"}, {"replica_groups": "{}"}),
+        ({"opcode": "shuffle", "dimensions": [1], "shuffle_mode": {"rotate": {"shifts": [2]}}},
+         {"dimensions": "{1}", "mode": "rotate", "shifts": "{2}"}),
+        ({"opcode": "negate", "original_value": {
+            "call_hierarchy": "a/b",
+            "elements": [{"original_array": {"instruction_name": "x", "shape_index": [1]}}]}},
+         {"origin": '{{"x" {1}},["a/b"]}'}),
+        ({"opcode": "negate", "sharding": {"named_sharding": {
+            "mesh": {"axes": [{"name": "a", "size": 2}]}, "reduction_op": 1,
+            "unreduced_axes": [{"mesh_axis_index": 0}]}}},
+         {"sharding": "{mesh['a'=2], unreduced=max}"}),
+        ({"opcode": "dot",
+          "sparsity_config": {"rhs": {"num_non_zero": 2, "block_size": 4, "dimension": 1}},
+          "block_scaling_config": {
+              "lhs": {"scale_idx": 2, "zero_idx": 0, "strides": [1, 2], "steps": [3, 4]}}},
+         {"lhs_contracting_dims": "{}", "rhs_contracting_dims": "{}",
+          "sparsity_config": "{rhs={sparsity=2x4 dimension=1 stride=0 idx=0}}",
+          "block_scaling_config": "{lhs={scale_idx=2 zero_idx=0 strides=1x2 steps=3x4}}"}),
+    ],
+    ids=lambda value: value.get("opcode", "") if isinstance(value, dict) else "",
+)  # fmt: skip
+def test_fields_since_2026_are_printed_as_xla_does(fields, expected):
+    module = read_proto(module_bytes([instruction(**fields)]))
+    assert module.instruction("a").attributes == expected
+
+
+@pytest.mark.parametrize(
+    ("element_type", "order", "expected"),
+    [
+        (11, "PARTIAL", {}),  # f32
+        (11, "TOTAL", {"order": "TOTAL"}),
+        (16, "TOTAL", {"order": "TOTAL"}),  # bf16
+        (15, "PARTIAL", {}),  # c64
+        (4, "TOTAL", {}),  # s32
+        (4, "PARTIAL", {"order": "PARTIAL"}),
+        (1, "TOTAL", {}),  # pred
+        (11, "", {}),
+    ],
+)
+def test_the_order_of_a_comparison_is_printed_where_its_type_does_not_say_it(
+    element_type, order, expected
+):
+    rows = [
+        instruction(opcode="parameter", shape={"element_type": element_type}),
+        instruction(
+            name="b", id=2, opcode="compare", operand_ids=[1, 1], shape={"element_type": 1},
+            comparison_direction="LT", comparison_order=order,
+        ),
+    ]  # fmt: skip
+    module = read_proto(module_bytes(rows, root=2))
+    assert module.instruction("b").attributes == {"direction": "LT", **expected}
+
+
+def test_equal_comparisons_of_other_types_stand_apart():
+    rows = [
+        instruction(opcode="parameter"),
+        instruction(name="b", id=2, opcode="parameter", shape={"element_type": 4}),
+        *(
+            instruction(
+                name=name, id=number, opcode="compare", operand_ids=[of, of],
+                shape={"element_type": 1}, comparison_direction="LT", comparison_order="TOTAL",
+            )
+            for name, number, of in (("c", 3, 1), ("d", 4, 2), ("e", 5, 1))
+        ),
+    ]  # fmt: skip
+    module = read_proto(module_bytes(rows, root=5))
+    orders = [module.instruction(name).attributes.get("order") for name in "cde"]
+    assert orders == ["TOTAL", None, "TOTAL"]
+
+
 @pytest.fixture(scope="module")
 def compiled():
     jax = pytest.importorskip("jax")
@@ -130,6 +214,36 @@ def test_the_schedule_gives_the_order():
     module = read_proto(data)
     assert module.instruction_names == ["c", "a", "b"] and module.is_scheduled
     assert module.entry_computation.root.name == "a"
+
+
+def test_the_id_0_is_not_written():
+    rows = [instruction(id=0), instruction(name="b", opcode="add", id=2, operand_ids=[0, 0])]
+    module = read_proto(module_bytes(rows, root=2))
+    assert [operand.name for operand in module.instruction("b").operands] == ["a", "a"]
+
+
+def test_ids_may_stand_one_by_one():
+    user = instruction(name="b", opcode="negate", id=2).SerializeToString() + b"\xa0\x02\x01"
+    computation = schema.full("HloComputationProto")(name="main", id=7, root_id=2)
+    computation.instructions.add().CopyFrom(instruction())
+    data = computation.SerializeToString() + b"\x12" + bytes([len(user)]) + user
+    module = schema.full("HloModuleProto")(
+        name="m", entry_computation_name="main", entry_computation_id=7, computations=[data]
+    )
+    module = read_proto(module.SerializeToString())
+    assert [operand.name for operand in module.instruction("b").operands] == ["a"]
+    assert module.instruction("b").attributes == {}
+
+
+@pytest.mark.parametrize("extra", [b"\x0a\x01z", b"\x98\x02\x05"])
+def test_a_name_or_id_given_twice_is_refused(extra):
+    row = instruction().SerializeToString() + extra
+    computation = b"\x0a\x01c\x28\x07\x30\x01\x12" + bytes([len(row)]) + row
+    module = schema.full("HloModuleProto")(
+        name="m", entry_computation_name="c", entry_computation_id=7, computations=[computation]
+    )
+    with pytest.raises(ReadError):
+        read_proto(module.SerializeToString())
 
 
 @pytest.mark.parametrize(

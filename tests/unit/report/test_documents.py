@@ -19,7 +19,7 @@ from hlo_lab.passkit.finding import (
     VerificationStatus,
     Where,
 )
-from hlo_lab.report import json_, markdown, text
+from hlo_lab.report import findings, json_, markdown, text
 from hlo_lab.report.document import (
     Column,
     FindingsBlock,
@@ -65,7 +65,7 @@ def report() -> Report:
         "Times are estimates.",
     )
     confirmed = Verification(VerificationStatus.CONFIRMED, "peak_bytes", 2e6, 1e6)
-    findings = (
+    shown = (
         finding(),
         finding(severity=Severity.ERROR, verification=confirmed),
         finding(message=HOSTILE, where=Where(), advice="", estimate=Estimate()),
@@ -79,7 +79,7 @@ def report() -> Report:
             Section(
                 "Findings",
                 (
-                    FindingsBlock(findings),
+                    FindingsBlock(shown),
                     Paragraph("warning: the file is cut", "warning"),
                     Paragraph("x" * 100),
                 ),
@@ -96,6 +96,18 @@ def test_text_keeps_to_the_width() -> None:
     for width in (60, 80, 120):
         lines = text.to_string(report(), width).splitlines()
         assert max(map(len, lines)) <= width
+
+
+def test_advice_stands_once_until_it_changes() -> None:
+    other = finding(code="FUS001", advice="Fuse it.")
+    shown = [
+        advice
+        for _, advice in findings.with_advice(
+            [finding(), finding(), other, finding(), finding(advice=""), finding(advice="No.")]
+        )
+    ]
+    first = finding().advice
+    assert shown == [first, "as above", "Fuse it.", "as for REM001 above", "", "No."]
 
 
 def test_markdown(snapshot: SnapshotAssertion) -> None:

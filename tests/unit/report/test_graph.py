@@ -84,12 +84,45 @@ def test_without_op_names_equal_structure_is_folded() -> None:
     assert {"dot.0", "dot.1"} <= set(heads)  # what they read was made in another way
 
 
+def test_by_default_what_is_too_large_becomes_an_overview() -> None:
+    assert len(draw(layered(25)).nodes) == 25 * 7 + 2
+    assert len(draw(layered(60, names=False)).nodes) <= 60
+    # as many as asked for, once the plumbing is out: value.0 is read twice, so it stays
+    assert len(draw(layered(60), max_nodes=300).nodes) == 60 * 4 + 2
+
+
 def test_focus_draws_a_neighbourhood() -> None:
     module = layered(6)
     drawing = draw(module, focus="%bias.3", hops=1)
     assert sorted(names(drawing)) == ["bias.3", "dot.3", "scale.3", "spread.3"]
     assert [node.lines[0] for node in drawing.nodes if node.centre] == ["bias.3"]
     assert len(draw(module, focus="bias.3", hops=0).nodes) == 1
+
+
+def test_a_neighbourhood_ends_where_nothing_is_left() -> None:
+    module = layered(4)
+    name = module.instruction_names[5]
+    every = draw(module, focus=name, hops=10**9)
+    assert names(every) == names(draw(module, focus=name, hops=1000))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"focus": "exq"}, "no instruction 'exq' in module m; did you mean ex?"),
+        ({"focus": "copy"}, "did you mean copy.7?"),
+        ({"computation": "main"}, "no computation 'main' in module m; did you mean main.45?"),
+        ({"focus": "nothing_like_it"}, "no instruction 'nothing_like_it' in module m"),
+    ],
+)
+def test_unknown_names_get_a_suggestion(wrong: dict[str, str], said: str) -> None:
+    module = parse(
+        "HloModule m\n\nENTRY main.45 {\n  ex = f32[8] parameter(0)\n"
+        "  ROOT copy.7 = f32[8] copy(ex)\n}\n"
+    )
+    with pytest.raises(NotFoundError) as error:
+        draw(module, **wrong)
+    assert str(error.value).endswith(said)
 
 
 def test_a_shared_constant_does_not_make_neighbours() -> None:

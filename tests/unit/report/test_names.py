@@ -5,7 +5,15 @@ from pathlib import Path
 import pytest
 
 from hlo_lab.ir.source import Frame
-from hlo_lab.report.names import clean, elide, elide_source, own_frame, short_frame, short_path
+from hlo_lab.report.names import (
+    clean,
+    elide,
+    elide_source,
+    line_frame,
+    own_frame,
+    short_frame,
+    short_path,
+)
 
 LIBRARY = Frame("/v/lib/python3.12/site-packages/flax/linen/linear.py", 271, "Dense")
 OWN = Frame("/home/me/model.py", 12, "loss")
@@ -30,6 +38,8 @@ def test_source_lines_lose_the_function_then_the_path() -> None:
     assert elide_source(text, 60) == text
     assert elide_source(text, 30) == "src/very/long/path/model.py:12"
     assert elide_source(text, 12) == "…model.py:12"
+    assert elide_source("model.py:12 Attention.__call__", 25) == "model.py:12 Attent…call__"
+    assert elide_source("model.py:12 Attention.__call__", 15) == "model.py:12"
     assert elide_source("(dot f32[128,256])", 10) == "(dot…256])"
 
 
@@ -48,3 +58,9 @@ def test_paths_are_relative_to_what_the_reader_knows(
     assert short_path("/elsewhere/model.py") == "/elsewhere/model.py"
     assert short_frame(Frame("model.py", 3)) == "model.py:3"
     assert short_frame(None) == ""
+
+
+def test_columns_have_lines_without_folders() -> None:
+    assert line_frame(OWN) == "model.py:12 loss"
+    assert line_frame(Frame("src/model.py", 3)) == "model.py:3"
+    assert line_frame(None) == ""

@@ -1,0 +1,58 @@
+"""Instructions that do the same at one source line, as the layers of a model do."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hlo_lab.report.names import line_frame, own_frame, short_frame
+
+if TYPE_CHECKING:
+    from hlo_lab.api.analyze import Analysis
+
+_NUMBER = re.compile(r"(?:\.\d+)+$")
+# their names say more of what they do than their opcode
+_NAMED = frozenset(("fusion", "custom-call", "call"))
+
+
+@dataclass
+class OpGroup:
+    """``instructions`` costliest first; ``seconds`` and ``runs`` of all of them per call."""
+
+    source: str
+    instructions: list[int] = field(default_factory=list)
+    seconds: float = 0.0
+    runs: float = 0.0
+
+
+def group_ops(analysis: Analysis) -> list[OpGroup]:
+    """Instructions of equal opcode (or kind of fusion), source line and shape; costliest first."""
+    module, cost = analysis.module, analysis.cost
+    spent = np.where(cost.top_level, cost.seconds * cost.executions, 0.0).tolist()
+    runs, metadatas = cost.executions.tolist(), module.metadata.tolist()
+    all_shapes, opcodes = module.shape.tolist(), module.opcode.tolist()
+    groups: dict[tuple[str, str, int], OpGroup] = {}
+    lines: dict[int, tuple[str, str]] = {}
+    shapes: dict[int, int] = {}
+    numbers: dict[str, int] = {}
+    for at in cost.top(len(module)):
+        metadata, shape = metadatas[at], all_shapes[at]
+        if metadata not in lines:
+            frame = own_frame(module.source_stack(at))
+            op_name = module.metadatas[metadata].op_name
+            lines[metadata] = (short_frame(frame) or op_name, line_frame(frame) or op_name)
+        if shape not in shapes:
+            text = str(module.shapes[shape].without_layout())
+            shapes[shape] = numbers.setdefault(text, len(numbers))
+        label = module.opcodes[opcodes[at]]
+        if label in _NAMED:
+            label = _NUMBER.sub("", module.instruction_names[at])
+        line, shown = lines[metadata]
+        group = groups.setdefault((label, line, shapes[shape]), OpGroup(shown))
+        group.instructions.append(at)
+        group.seconds += spent[at]
+        group.runs += runs[at]
+    return sorted(groups.values(), key=lambda group: -group.seconds)
