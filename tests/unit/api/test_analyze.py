@@ -153,6 +153,29 @@ def test_the_same_op_of_repeated_layers_is_one_row() -> None:
     assert len(analysis.to_dict()["ops"]) == 10
 
 
+def test_fusions_without_metadata_have_each_their_own_source() -> None:
+    """They share one metadata, the empty one."""
+    parts = [
+        f"""
+f{line} {{
+  p = f32[1024] parameter(0)
+  a = f32[1024] sine(p), metadata={{source_file="/w/model.py" source_line={line}}}
+  ROOT r = f32[1024] convert(a)
+}}"""
+        for line in (3, 4)
+    ]
+    entry = """
+ENTRY e {
+  x = f32[1024] parameter(0)
+  y = f32[1024] fusion(x), kind=kLoop, calls=f3
+  ROOT z = f32[1024] fusion(y), kind=kLoop, calls=f4
+}
+"""
+    text = "HloModule m, is_scheduled=true\n" + "\n".join(parts) + entry
+    groups = group_ops(api.analyze(read_text(text.splitlines(keepends=True))))
+    assert {group.source for group in groups} == {"model.py:3", "model.py:4"}
+
+
 def test_findings_beyond_the_limit_are_counted(passes_dir: Path) -> None:
     many = PASS.replace("BODY", "yield from [self.finding(instruction, 'again')] * 11")
     (passes_dir / "tanh.py").write_text(many)
