@@ -101,9 +101,12 @@ class _Worker:
 
         self.enter("script")
         self.prepare_jax()
-        info = capture(self.request, self.folder, self.cwd)
+        info = capture(self.request, self.folder, self.cwd, self.facts)
         self.enter("done")
         return info
+
+    def facts(self) -> dict[str, Any]:
+        return {"versions": adapter.versions(), "devices": self.device_count()}
 
     def stablehlo(self) -> dict[str, Any]:
         from hlo_lab.lowering.worker import stages
