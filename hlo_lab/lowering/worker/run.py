@@ -99,14 +99,14 @@ class _Worker:
     def script(self) -> dict[str, Any]:
         from hlo_lab.lowering.worker.script import capture
 
+        def facts() -> dict[str, Any]:
+            return {"versions": adapter.versions(), "devices": self.device_count()}
+
         self.enter("script")
         self.prepare_jax()
-        info = capture(self.request, self.folder, self.cwd, self.facts)
+        info = capture(self.request, self.folder, self.cwd, facts)
         self.enter("done")
         return info
-
-    def facts(self) -> dict[str, Any]:
-        return {"versions": adapter.versions(), "devices": self.device_count()}
 
     def stablehlo(self) -> dict[str, Any]:
         from hlo_lab.lowering.worker import stages
