@@ -12,6 +12,7 @@ from typing import Any
 from hlo_lab.errors import InputError
 from hlo_lab.lowering import adapter
 from hlo_lab.lowering.arguments import ArraySpec, parse_arguments
+from hlo_lab.lowering.worker.loading import JittedMethod
 
 MESH_AXIS = "data"
 
@@ -82,6 +83,8 @@ def find_arguments(
     else:
         args, kwargs = _example(function, owner, module, where)
     _check_signature(function, args, kwargs, where)
+    if isinstance(function, JittedMethod):
+        args = (function.first, *args)
     flat, structure = jax.tree_util.tree_flatten_with_path((args, kwargs))
     traced = tuple(_is_traceable(leaf, numbers=text is None) for _, leaf in flat)
     whole = [
@@ -98,8 +101,9 @@ def find_arguments(
 
 
 def _parameter_names(function: Any) -> list[str]:
+    first = ["self"] if isinstance(function, JittedMethod) else []
     try:
-        return list(inspect.signature(function).parameters)
+        return first + list(inspect.signature(function).parameters)
     except (TypeError, ValueError):  # a builtin without a signature
         return []
 
