@@ -62,6 +62,7 @@ _ALONE = frozenset((
     "triangular-solve", "topk", "select-and-scatter", "reduce-window", "infeed", "outfeed",
     "send", "recv",
 ))  # fmt: skip
+_REASONS = 2  # that the note on the rest names
 _NEGLIGIBLE = 0.001  # share of the step's time below which a pair of lines is not named
 _CONTROL = frozenset(("tuple", "while", "conditional", "call", "async-start"))
 _MOVING = frozenset(("copy", "transpose"))
@@ -228,15 +229,14 @@ class FusionPass(AnalysisPass):
         shape = flow.shape(worst.at)
         shown = next(shape.leaves())[1].without_layout()
         runs = sum(edge.executions for edge in group.edges)
-        others = f" and {worst.readers - 1} more" if worst.readers > 1 else ""
+        others = f" and {worst.readers - 1} more read" if worst.readers > 1 else " reads"
         what, advice = why.value
         clear = share >= self.min_share and why is not Why.COSTLY_FAN_OUT
         return self.finding(
             module.instruction(worst.at),
             f"{place_text(module, flow.place(worst.at))} writes {shown} that "
-            f"{place_text(module, flow.place(worst.reader))}{others} reads back"
-            f"{times_text(runs)}: fusing them would save {bytes_text(group.saved)} per step and "
-            f"{share:.1%} of its time; {what}",
+            f"{place_text(module, flow.place(worst.reader))}{others} back"
+            f"{times_text(runs)}: fusing them saves {share:.1%} of the step's time; {what}",
             severity=Severity.WARNING if clear else Severity.NOTE,
             advice=advice,
             seconds=group.seconds,
@@ -252,13 +252,15 @@ class FusionPass(AnalysisPass):
         parts = [
             f"{bytes_text(group.saved)} in {counted(len(group.edges), 'value')} because "
             f"{why.value[0]}"
-            for why, group in ranked
+            for why, group in ranked[:_REASONS]
         ]
         total = sum(group.saved for group in kept.values())
+        less = sum(group.saved for _, group in ranked[_REASONS:])
+        others = f"; {bytes_text(less)} for other reasons" if less else ""
         return self.finding(
             module.instruction(worst.at),
             f"{bytes_text(total)} per step go through memory between kernels that no fusion "
-            f"joins: {'; '.join(parts)}; the largest value is from "
+            f"joins: {'; '.join(parts)}{others}; the largest value is from "
             f"{place_text(module, context.flow.place(worst.at))}",
             severity=Severity.NOTE,
             context=context,

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
+from hlo_lab.cost import collectives
 from hlo_lab.cost.collectives import group_size
 from hlo_lab.ir.attributes import split_top_level
 from hlo_lab.ir.module import Module
@@ -230,13 +231,12 @@ class ShardingPass(AnalysisPass):
         shown = next(shape.leaves())[1].without_layout()
         attributes = module.attributes[module.attribute[worst.at]]
         places = len({one.at for one in group.transfers})
-        runs = sum({one.at: one.executions for one in group.transfers}.values())
         producer = place_text(module, flow.place(worst.producer))
         wants = _consumer(flow, worst.at, worst.producer)
         consumer = place_text(module, wants)
-        times = f" ({counted(places, 'place')}, {runs:.0f} runs)" if runs > 1 else ""
         opcode, devices = collective_kind(flow.opcode(worst.at)), group_size(module, attributes)
-        sent = f"{bytes_text(group.sent)} sent per device and step{times}"
+        sent = _sent_text(context, group)
+        sent += f" ({places} places)" if places > 1 else ""
         if opcode == "all-to-all" and not any(one.op_name for one in module.metadatas):
             return self.finding(
                 module.instruction(worst.at),
@@ -253,6 +253,8 @@ class ShardingPass(AnalysisPass):
         )
         message = f"{opcode} of {shown} over {devices} devices {between}: {sent}"
         weights = _weights(context, worst.at)
+        limit = _limit(context, worst)
+        message += f", bound by {limit}" if limit else ""
         message += "".join(f"; it meets {weight}" for weight in weights)
         side = (
             f"the PartitionSpec of {weights[0].split(' ')[0]}"
@@ -286,8 +288,7 @@ class ShardingPass(AnalysisPass):
         return self.finding(
             module.instruction(worst.at),
             f"{kind}: {counted(len(group.transfers), 'value')} in {' and '.join(opcodes)}{times}, "
-            f"{bytes_text(group.sent)} sent per device and step, about "
-            f"{seconds_text(group.seconds)}; {_MEANING[kind]}; the largest is {largest}",
+            f"{_sent_text(context, group)}, about {seconds_text(group.seconds)}; {_MEANING[kind]}; the largest is {largest}",
             severity=Severity.NOTE,
             context=context,
         )
@@ -334,6 +335,33 @@ def _transfers(module: Module, context: Context) -> list[_Transfer]:
                 )
             )
     return out
+
+
+def _sent_text(context: Context, group: _Group) -> str:
+    """``4.5 MiB sent per device and step in 9 messages``."""
+    runs = {one.at: one.executions for one in group.transfers}
+    messages = sum(_steps(context, at) * times for at, times in runs.items())
+    many = counted(round(messages), "message")
+    return f"{bytes_text(group.sent)} sent per device and step in {many}"
+
+
+def _steps(context: Context, at: int) -> int:
+    """Messages that each device sends in one run of a collective."""
+    module, flow = context.module, context.flow
+    attributes = module.attributes[module.attribute[at]]
+    operands = sum(flow.shape(operand).bytes for operand in flow.operands(at))
+    return collectives.sent(flow.opcode(at), operands, group_size(module, attributes))[1]
+
+
+def _limit(context: Context, one: _Transfer) -> str:
+    """What takes a collective's time where it is not the bytes sent: then fewer may cost more."""
+    bound = context.cost.bound[one.at]
+    if bound != "network":
+        return "the device's own memory" if bound == "memory" else bound
+    machine, steps = context.machine, _steps(context, one.at)
+    waiting = steps * machine.interconnect_latency
+    sending = float(context.cost.sent_bytes[one.at]) / machine.interconnect_bandwidth
+    return "latency" if waiting > sending else ""
 
 
 def _producer(flow: Flow, operand: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hlo_lab.api.source import TIME_LIMIT, Loaded, OutOfMemory, load
+from hlo_lab.cost.collectives import is_collective
 from hlo_lab.errors import PassError, UseError
 from hlo_lab.ir.module import Module
 from hlo_lab.passkit.finding import Finding, Severity
@@ -59,12 +61,28 @@ class Analysis:
     def module(self) -> Module:
         return self.loaded.module
 
+    @property
+    def devices(self) -> int:
+        """How many devices share the module, of one of which all figures then are.
+
+        1 where it is not partitioned yet: it has neither a schedule nor collectives.
+        """
+        module = self.module
+        if not module.is_scheduled and not any(map(is_collective, module.opcodes)):
+            return 1
+        counts = (module.header.get(key, "1") for key in ("num_partitions", "replica_count"))
+        return max(math.prod(int(text) for text in counts if text.isdecimal()), 1)
+
     def summary(self) -> dict[str, Any]:
-        """Counts, flops, bytes and seconds per call of the entry; peak memory in bytes."""
+        """Counts, flops, bytes and seconds per call of the entry on one of ``devices``;
+        peak memory in bytes, also of one.
+        """
         from hlo_lab.api.analyze_json import compiler, traffic
 
         module, memory = self.module, self.memory
         return {
+            "devices": self.devices,
+            "lower_bound": self.cost.lower_bound,
             "instructions": len(module),
             "computations": len(module.computation_names),
             "fusions": int(np.count_nonzero(module.opcode_mask("fusion"))),

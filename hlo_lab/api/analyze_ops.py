@@ -35,22 +35,24 @@ def group_ops(analysis: Analysis) -> list[OpGroup]:
     runs, metadatas = cost.executions.tolist(), module.metadata.tolist()
     all_shapes, opcodes = module.shape.tolist(), module.opcode.tolist()
     groups: dict[tuple[str, str, int], OpGroup] = {}
-    lines: dict[int, tuple[str, str]] = {}
+    lines: dict[tuple[int, int], tuple[str, str]] = {}
     shapes: dict[int, int] = {}
     numbers: dict[str, int] = {}
     for at in cost.top(len(module)):
         metadata, shape = metadatas[at], all_shapes[at]
-        if metadata not in lines:
+        label = module.opcodes[opcodes[at]]
+        # a fusion may have its source from what it holds
+        key = metadata, at if label == "fusion" else -1
+        if key not in lines:
             frame = own_frame(module.source_stack(at))
             op_name = module.metadatas[metadata].op_name
-            lines[metadata] = (short_frame(frame) or op_name, line_frame(frame) or op_name)
+            lines[key] = (short_frame(frame) or op_name, line_frame(frame) or op_name)
         if shape not in shapes:
             text = str(module.shapes[shape].without_layout())
             shapes[shape] = numbers.setdefault(text, len(numbers))
-        label = module.opcodes[opcodes[at]]
         if label in _NAMED:
             label = _NUMBER.sub("", module.instruction_names[at])
-        line, shown = lines[metadata]
+        line, shown = lines[key]
         group = groups.setdefault((label, line, shapes[shape]), OpGroup(shown))
         group.instructions.append(at)
         group.seconds += spent[at]

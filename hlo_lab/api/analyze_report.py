@@ -31,6 +31,9 @@ from hlo_lab.report.units import (
 if TYPE_CHECKING:
     from hlo_lab.api.analyze import Analysis
     from hlo_lab.cost.holders import Holder
+    from hlo_lab.cost.memory import MemoryProfile
+
+_EQUAL = 0.005  # share of the peak that a ratio of two decimals does not show
 
 
 def report(analysis: Analysis) -> Report:
@@ -66,22 +69,26 @@ def _summary(analysis: Analysis) -> list[Block]:
         f"computation{'s' if figures['computations'] != 1 else ''}, "
         f"{format_count(figures['fusions'])} of them fusions"
     )
+    several = analysis.devices > 1
+    least = "at least " if analysis.cost.lower_bound else ""
+    per = "per device and call" if several else "per call"
+    each = " per device" if several else ""
     pairs = [
         ("instructions", counts),
-        ("flops", f"{format_flops(figures['flops'])} per call"),
-        ("bytes moved", f"{format_bytes(figures['bytes'])} per call"),
+        ("flops", f"{least}{format_flops(figures['flops'])} {per}"),
+        ("bytes moved", f"{least}{format_bytes(figures['bytes'])} {per}"),
         (
             "estimated",
-            f"{format_seconds(figures['estimated_s'])} per call on {analysis.machine.name}",
+            f"{least}{format_seconds(figures['estimated_s'])} per call on {analysis.machine.name}",
         ),
         *other_times(analysis),
-        ("peak memory", f"{format_bytes(memory.peak_bytes)} ({split})" if split else "0 B"),
+        ("peak memory", f"{format_bytes(memory.peak_bytes)}{each} ({split})" if split else "0 B"),
     ]
+    if several:
+        pairs.insert(1, ("devices", format_count(analysis.devices)))
     own = analysis.compiler_memory
     if own is not None:
-        ratio = memory.peak_bytes / own["peak_bytes"] if own["peak_bytes"] else 1.0
-        text = f"{format_bytes(own['peak_bytes'])} (ours is {ratio:.2f} times that)"
-        pairs.append(("  by compiler", text))
+        pairs.append(("  by compiler", _by_compiler(memory, own["peak_bytes"])))
     pairs += on_device(analysis)
     blocks: list[Block] = [KeyValues(pairs)]
     if analysis.loaded.stage != "hlo-after":
@@ -90,6 +97,14 @@ def _summary(analysis: Analysis) -> list[Block]:
     notes = [*analysis.module.warnings, *memory.notes, *analysis.cost.notes]
     blocks += [Paragraph(f"warning: {note}", "warning") for note in notes]
     return blocks
+
+
+def _by_compiler(memory: MemoryProfile, theirs: int) -> str:
+    """The compiler's figure, which has no constants, beside ours without them."""
+    ours = memory.peak_bytes - memory.constant_bytes
+    ratio = ours / theirs if theirs else 1.0
+    without = " without constants" if memory.constant_bytes > _EQUAL * memory.peak_bytes else ""
+    return f"{format_bytes(theirs)} (ours{without} is {ratio:.2f} times that)"
 
 
 def _holders(analysis: Analysis) -> list[Block]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 
 SCHEMA = "hlo-lab/diff"
 SCHEMA_VERSION = 1
-LIMIT = 20  # changes shown as text and markdown; JSON has all
+LIMIT = 10  # changes shown as text and markdown; JSON has all
 STAGES = ("hlo-after", "hlo-before")
 _WORKTREE_PATH = "JAX_HLO_SOURCE_FILE_CANONICALIZATION_REGEX"  # each revision has its own
 
@@ -70,6 +69,7 @@ class Comparison:
         budgets: each budget of ``fail_on`` and whether it held.
         notes: what the user should know before believing the rest.
         limit: changes that ``to_report`` shows.
+        missing: which side does not have the program; empty where both do.
     """
 
     result: DiffResult
@@ -82,6 +82,7 @@ class Comparison:
     budgets: list[BudgetResult] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     limit: int = LIMIT
+    missing: str = ""
 
     @property
     def verdict(self) -> Verdict:
@@ -150,7 +151,8 @@ def diff(
         a, b: with ``program`` two git revisions (``.`` is the working tree as it is);
             ``a`` may be a range such as ``main..feature`` (or ``main...feature``: from
             their common commit), and ``b`` is then the program. Without it two HLO
-            files, bundles, programs or modules; or, with ``left`` or ``right``, one program.
+            files, bundles, programs or modules, or ``REV:path/file.py:name`` twice; or, with
+            ``left`` or ``right``, one program.
         program: ``path/file.py:name`` or ``package.module:name``.
         target, args, mesh, xla_flags, python: as for ``load``.
         left, right: what each side of one program is compiled with besides: another
@@ -206,6 +208,7 @@ class _Sides:
     after: _Side
     target: str
     notes: list[str]
+    missing: str = ""
 
     def compare(
         self, program: str | None, stage: str, budgets: list[Budget], limit: int
@@ -230,20 +233,32 @@ class _Sides:
             machine=machine,
             program=program,
             budgets=evaluate(budgets, result.deltas, result.verdict),
-            notes=self.notes
+            notes=[self.missing] * bool(self.missing)
+            + self.notes
             + _compiler_notes(self.before.bundle, self.after.bundle)
             + result.notes,
             limit=limit,
+            missing=self.missing,
         )
 
 
 def _forms(
     a: str | Path | Module, b: str | Path | Module, program: str | None
 ) -> tuple[str | Path | Module, str | Path | Module, str | None]:
-    """``A..B PROGRAM`` and ``A B PROGRAM`` as (A, B, PROGRAM); ``A B`` as (A, B, None)."""
+    """``A..B PROGRAM`` and ``A B PROGRAM`` as (A, B, PROGRAM); ``A B`` as (A, B, None).
+
+    ``REV:PROGRAM`` on each side keeps its own program; the third is then what to call both.
+    """
+    from hlo_lab.api.diff_revisions import both_versioned
     from hlo_lab.lowering import ProgramReference
 
-    if isinstance(a, str) and ".." in a and program is None and not Path(a).exists():
+    versions = both_versioned(a, b) if program is None else None
+    if versions is not None:
+        return versions
+    if str(a) == str(b) == "-":
+        raise UseError("standard input can be named only once; write one side to a file")
+    is_range = isinstance(a, str) and ".." in a and not ProgramReference.is_program(a)
+    if isinstance(a, str) and is_range and program is None and not Path(a).exists():
         first, dots, second = a.partition("...") if "..." in a else a.partition("..")
         if not ProgramReference.is_program(str(b)):
             raise UseError(f"{b}: name a program to compare {a} in, such as train.py:step")
@@ -351,48 +366,34 @@ def _revisions(
     time_limit: float,
     progress: Progress,
 ) -> _Sides:
-    from hlo_lab.lowering import Bundle, dump
-    from hlo_lab.revisions import WORKING_TREE, ProgramMissingError, Repository, dump_revision
+    from hlo_lab.api.diff_revisions import checkout_of, compile_both, versioned
+    from hlo_lab.revisions import WORKING_TREE
 
-    checkout = Repository.of(repository)
+    labels = (a, b)
+    (a, program_a), (b, program_b) = (versioned(name) or (name, program) for name in labels)
+    checkout = checkout_of(repository, (program_a, program_b))
     if a.endswith("..."):
         a = checkout.merge_base(a.removesuffix("..."), b)
-    names = (a, b)
-    for name in names:  # both before anything is compiled
+        labels = (a, labels[1])
+    for name in (a, b):  # both before anything is compiled
         if name != WORKING_TREE:
             checkout.commit(name)
     notes = []
-    if WORKING_TREE not in names and checkout.is_dirty():
+    if WORKING_TREE not in (a, b) and checkout.is_dirty():
         notes.append(
             "the working tree has uncommitted changes, which are in neither revision; "
             "name . to compare it as it is"
         )
-    sides: list[_Side] = []
-    missing: list[ProgramMissingError] = []
     with tempfile.TemporaryDirectory(prefix="hlo-lab-") as scratch:
-        for name in names:
-            try:
-                path = dump_revision(
-                    checkout,
-                    name,
-                    program,
-                    dump=partial(dump, target=target, args=args, time_limit=time_limit, force=True),
-                    is_whole=Bundle.is_bundle,
-                    target=target,
-                    args=args,
-                    out=Path(scratch, "working-tree"),
-                    progress=progress,
-                )
-            except ProgramMissingError as error:
-                missing.append(error)
-                notes.append(str(error))
-                sides.append(_Side(name, None))
-                continue
-            bundle = Bundle.open(path)
-            sides.append(_Side(name, bundle.module(stage), bundle))
-    if len(missing) == 2:
-        raise NotFoundError(f"{program} is in neither revision: {missing[0]}")
-    return _Sides(sides[0], sides[1], target, notes)
+        compiled = compile_both(
+            checkout, (a, b), (program_a, program_b), target=target, args=args,
+            time_limit=time_limit, scratch=Path(scratch), progress=progress,
+        )  # fmt: skip
+        before, after = (
+            _Side(label, None if bundle is None else bundle.module(stage), bundle)
+            for label, bundle in zip(labels, compiled.bundles, strict=True)
+        )
+    return _Sides(before, after, target, notes + compiled.notes, compiled.missing)
 
 
 def _compiler_notes(a: Bundle | None, b: Bundle | None) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from hlo_lab.diff import Change, Kind, Verdict
@@ -15,7 +16,7 @@ from hlo_lab.report.document import (
     Section,
     Table,
 )
-from hlo_lab.report.names import short_frame
+from hlo_lab.report.names import clean, elide, short_frame
 from hlo_lab.report.units import (
     format_bytes,
     format_count,
@@ -26,6 +27,7 @@ from hlo_lab.report.units import (
 
 if TYPE_CHECKING:
     from hlo_lab.api.diff import Comparison
+    from hlo_lab.ir.source import Frame
 
 _MEANING = {
     Verdict.IDENTICAL: "the same program, up to names, order and source lines",
@@ -34,6 +36,15 @@ _MEANING = {
     Verdict.ADDED: "the program exists only after",
     Verdict.REMOVED: "the program exists only before",
 }
+_SUMMARY_WIDTH = 150  # two lines of text
+_LINE_WIDTH = 69  # what a line has beside its label, in 80 columns
+_NAME_WIDTH = 20  # at least, of an instruction's name
+_NAMES_SHOWN = 3
+_PLACES = 2
+_SHARED = (
+    "the time of every kernel that a group is in, with all that it computes. Groups "
+    "share kernels, so that these figures do not sum up to the estimated time above."
+)
 _NAMES = {
     "peak_bytes": "peak memory",
     "bytes": "bytes moved",
@@ -136,12 +147,24 @@ def _changes_title(comparison: Comparison) -> str:
 
 def _changes(comparison: Comparison) -> list[Block]:
     blocks: list[Block] = []
-    changes = comparison.result.changes
-    for change in changes[: comparison.limit]:
-        blocks += [Paragraph(f"{change.kind}: {change.summary}"), *_details(change)]
-    if len(changes) > comparison.limit:
-        rest = len(changes) - comparison.limit
+    changes = [change for change in comparison.result.changes if not change.plumbing]
+    plumbing = len(comparison.result.changes) - len(changes)
+    if not changes:  # then it is the news
+        changes, plumbing = comparison.result.changes, 0
+    shown = changes[: comparison.limit]
+    if comparison.result.shares_kernels and any(change.seconds for change in shown):
+        blocks.append(KeyValues([("kernels", _SHARED)]))
+    for change in shown:
+        summary = elide(clean(f"{change.kind}: {change.summary}"), _SUMMARY_WIDTH)
+        blocks += [Paragraph(summary), *_details(change)]
+    if len(changes) > len(shown):
+        rest = len(changes) - len(shown)
         blocks.append(Paragraph(f"{rest} more; see them with --limit {len(changes)} or in JSON"))
+    if plumbing:
+        groups = "1 group" if plumbing == 1 else f"{plumbing} groups"
+        blocks.append(
+            Paragraph(f"{groups} of plumbing (tuples, bitcasts) follow from these; JSON has them")
+        )
     return blocks
 
 
@@ -149,14 +172,39 @@ def _details(change: Change) -> list[Block]:
     pairs = []
     if change.seconds and change.kind is not Kind.NO_EFFECT:
         sign = "+" if change.seconds > 0 else "-"
-        pairs.append(("kernels", f"{sign}{format_seconds(abs(change.seconds))} per call"))
+        text = f"{sign}{format_seconds(abs(change.seconds))} per call"
+        spent = [format_seconds(side.seconds or 0) for side in (change.before, change.after)]
+        pairs.append(("kernels", f"{text} ({spent[0]} -> {spent[1]}, all that they compute)"))
     if change.cause:
         pairs.append(("cause", change.cause))
     for name, side in (("before", change.before), ("after", change.after)):
         if side.instructions:
-            names = ", ".join(side.instructions[:3])
-            more = ", ..." if len(side.instructions) > 3 else ""
-            where = "; ".join(short_frame(frame) for frame in side.source[:2])
-            place = where or side.op_name
-            pairs.append((name, f"{names}{more}" + (f" at {place}" if place else "")))
-    return [KeyValues(pairs)] if pairs else []
+            lines = dict.fromkeys(_place(frame) for frame in side.source)
+            where = "; ".join(list(lines)[:_PLACES])
+            if len(where) > _LINE_WIDTH - _NAME_WIDTH:
+                where = next(iter(lines), "")
+            place = elide(clean(where or side.op_name), _LINE_WIDTH - _NAME_WIDTH)
+            names = _names(side.instructions, _LINE_WIDTH - len(place) - len(" at "))
+            pairs.append((name, names + (f" at {place}" if place else "")))
+    return [KeyValues([(name, elide(clean(text), _LINE_WIDTH)) for name, text in pairs])] * bool(
+        pairs
+    )
+
+
+def _names(names: Sequence[str], room: int) -> str:
+    """As many of the names as there is room for, one at least."""
+    shown = elide(names[0], room)
+    for number, name in enumerate(names[1:_NAMES_SHOWN], 1):
+        rest = ", ..." if len(names) > number + 1 else ""
+        if len(f"{shown}, {name}{rest}") > room:
+            break
+        shown = f"{shown}, {name}"
+    else:
+        number = len(names[:_NAMES_SHOWN])
+    return shown + (", ..." if len(names) > number and len(shown) + 5 <= room else "")
+
+
+def _place(frame: Frame) -> str:
+    """``model.py:12 in loss``: the file's name where its path leads out of this folder."""
+    text = short_frame(frame)
+    return "/".join(text.split("/")[-1:]) if text.startswith("/") else text

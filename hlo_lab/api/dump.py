@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from hlo_lab.errors import UseError
 from hlo_lab.report.document import Block, Column, KeyValues, Paragraph, Report, Section, Table
@@ -110,6 +110,7 @@ def dump_script(
     out: str | Path,
     name_filter: str | None = None,
     min_size: int = 0,
+    stop_after: int | None = None,
     target: str = "cpu",
     time_limit: float = TIME_LIMIT,
     force: bool = False,
@@ -124,10 +125,12 @@ def dump_script(
         name_filter: keep only modules whose name (``jit_step``) this regular expression
             finds something in.
         min_size: keep only modules of at least so many instructions after optimisation.
+        stop_after: stop the script once so many programs are kept; None to let it end.
         echo: where to send what the script prints.
 
-    The others and the errors are those of ``dump``; a script that fails is no error, its
-    ``failure`` says how.
+    The others and the errors are those of ``dump``; a script that fails, or that takes
+    longer than the time limit when it has compiled something, is no error: its ``failure``
+    says how. After Ctrl-C the folder is written before the exception goes on.
     """
     from hlo_lab import lowering
 
@@ -137,6 +140,7 @@ def dump_script(
         out=out,
         name_filter=name_filter,
         min_size=min_size,
+        stop_after=stop_after,
         target=target,
         time_limit=time_limit,
         force=force,
@@ -302,20 +306,22 @@ def _shapes(bundle: Bundle, most: int = 4) -> str:
 
 def describe_script(run: ScriptRun) -> Report:
     """What a script compiled: one row per bundle, the largest first."""
-    ordered = sorted(run.bundles, key=_instructions, reverse=True)
+    together = zip(run.bundles, run.programs, strict=True)
+    ordered = sorted(together, key=lambda pair: pair[1]["instructions"], reverse=True)
+    shown = ordered[:MAX_ROWS]
     rows = [
         (
-            bundle.path.name,
-            str(_instructions(bundle)),
-            str(len(bundle.manifest["arguments"])),
+            entry["name"],
+            str(entry["instructions"]),
+            _short(entry["arguments"]) or "none",
             _size(bundle),
         )
-        for bundle in ordered[:MAX_ROWS]
+        for bundle, entry in shown
     ]
     columns = [
         Column("bundle", elide="middle"),
         Column("instructions", right=True),
-        Column("arguments", right=True),
+        Column("arguments", elide="middle"),
         Column("size", right=True),
     ]
     blocks: list[Table | Paragraph] = []
@@ -329,15 +335,34 @@ def describe_script(run: ScriptRun) -> Report:
         blocks.append(Paragraph(f"{run.skipped} more were left out by --filter or --min-size."))
     blocks += [Paragraph(f"One could not be captured: {why}", "warning") for why in run.lost]
     sections = [Section("Programs", blocks)]
+    again = [(entry["name"], _again(entry["again"])) for _, entry in shown if "again" in entry]
+    if again:
+        sections.append(Section("Compiled again", [KeyValues(again)]))
     if run.bundles:
+        largest = ordered[0][0].path
         sections.append(
             Section(
-                "Next",
-                [KeyValues([(f"hlo-lab analyze {ordered[0].path}", "what costs time and memory")])],
+                "Next", [KeyValues([(f"hlo-lab analyze {largest}", "what costs time and memory")])]
             )
         )
     noun = "program" if len(run.bundles) == 1 else "programs"
     return Report(f"{len(run.bundles)} {noun} in {run.path}", (), sections)
+
+
+def _short(shapes: Sequence[str], most: int = 3) -> str:
+    """The first few of many, and how many more there are."""
+    more = len(shapes) - most
+    return ", ".join([*shapes[:most], *([f"and {more} more"] if more > 0 else [])])
+
+
+def _again(found: Mapping[str, Any]) -> str:
+    """What differs from the program of the same name that was compiled before."""
+    changes = [
+        f"argument {each['argument']} {each['before'] or 'none'} -> {each['after'] or 'none'}"
+        for each in found["changes"]
+    ]
+    what = _short(changes, 2) or "the same arguments, so another function or other constants"
+    return f"after {found['of']}: {what}"
 
 
 def _instructions(bundle: Bundle) -> int:

@@ -94,13 +94,14 @@ def diff(
         typer.Option(
             "--fail-on",
             metavar="BUDGETS",
-            help="Exit 1 when one is broken: 'flops>1%,peak_bytes>10MiB', or a verdict: changed, "
-            "equivalent.",
+            help="Exit 1 when one is broken: 'flops>1%,peak_bytes>10MiB', or a verdict: "
+            "equivalent (or worse), changed (or worse), added, removed. A program that is gone "
+            "in B breaks any; one that is new in B breaks none but a verdict.",
         ),
     ] = None,
     limit: Annotated[
         int, typer.Option("--limit", metavar="N", min=0, help="Changes to print; JSON has all.")
-    ] = 20,
+    ] = 10,
     format: FormatOption = Format.TEXT,
     output: Output = None,
     time_limit: TimeLimit = 600.0,
@@ -109,7 +110,8 @@ def diff(
     """Compare two programs after compilation: what changed, at which line, at what cost.
 
     Revisions are compiled in worktrees of their own and cached; your files are not
-    touched. The verdict is identical (up to names, order and source lines), equivalent
+    touched. A renamed file is followed, and REV:file.py:name on each side names two
+    programs. The verdict is identical (up to names, order and source lines), equivalent
     (differs only in what cannot change what runs) or changed.
 
     One program compiled in two ways: --left-python and --right-python with other versions
@@ -118,6 +120,7 @@ def diff(
     Exits 1 when a budget of --fail-on is broken, 3 when a program fails in a revision.
     """
     from hlo_lab import api
+    from hlo_lab.cli.common import note
 
     left = _side(left_target, left_xla_flags, left_python)
     right = _side(right_target, right_xla_flags, right_python)
@@ -140,6 +143,8 @@ def diff(
             progress=step,
         )
     print_report(format, output, comparison.to_dict, comparison.to_report)
+    if comparison.missing and fail_on is not None:
+        note(comparison.missing)
     if comparison.broken:
         raise typer.Exit(1)
 

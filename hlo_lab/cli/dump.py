@@ -54,7 +54,8 @@ Script = Annotated[
     typer.Option(
         "--script",
         metavar="FILE",
-        help="Run this script unmodified, and keep every program that it compiles.",
+        help="Run this script unmodified, and keep every program that it compiles, also when "
+        "it fails or is stopped by --stop-after, --time-limit or Ctrl-C.",
     ),
 ]
 Filter = Annotated[
@@ -74,6 +75,15 @@ MinSize = Annotated[
         help="With --script: only programs of at least N instructions.",
     ),
 ]
+StopAfter = Annotated[
+    int | None,
+    typer.Option(
+        "--stop-after",
+        metavar="N",
+        min=1,
+        help="With --script: stop it as soon as N programs are kept.",
+    ),
+]
 
 
 def dump(
@@ -88,6 +98,7 @@ def dump(
     stage: Stage = None,
     script: Script = None,
     name_filter: Filter = None,
+    stop_after: StopAfter = None,
     min_size: MinSize = None,
     time_limit: TimeLimit = TIME_LIMIT,
     memory_limit: MemoryLimit = None,
@@ -114,13 +125,14 @@ def dump(
             _needed(output),
             name_filter,
             min_size or 0,
+            stop_after,
             chosen,
             time_limit,
             force,
         )
         return
-    if name_filter is not None or min_size is not None:
-        raise UseError("--filter and --min-size choose among what a --script compiles")
+    if name_filter is not None or min_size is not None or stop_after is not None:
+        raise UseError("--filter, --min-size and --stop-after are for what a --script compiles")
     if not program or len(program) > 1:
         given = f"{len(program)} were given" if program else "none was given"
         raise UseError(f"name one program ({given}): hlo-lab dump file.py:name -o DIR")
@@ -192,6 +204,7 @@ def _dump_script(
     output: Path,
     name_filter: str | None,
     min_size: int,
+    stop_after: int | None,
     target: str,
     time_limit: float,
     force: bool,
@@ -200,18 +213,25 @@ def _dump_script(
     from hlo_lab.report import text
 
     # no progress line: the script's own output goes to stderr as it comes
-    run = dump_script(
-        script,
-        arguments,
-        out=output,
-        name_filter=name_filter,
-        min_size=min_size,
-        target=target,
-        time_limit=time_limit,
-        force=force,
-        echo=sys.stderr,
-    )
+    try:
+        run = dump_script(
+            script,
+            arguments,
+            out=output,
+            name_filter=name_filter,
+            min_size=min_size,
+            stop_after=stop_after,
+            target=target,
+            time_limit=time_limit,
+            force=force,
+            echo=sys.stderr,
+        )
+    except (KeyboardInterrupt, SystemExit) as stop:
+        for line in getattr(stop, "__notes__", ()):
+            note(line)
+        raise
     text.render(describe_script(run))
     if run.failure is not None:
-        note(f"the bundles were kept: {output}")
+        if run.status is not None:  # else the failure says so
+            note(f"the bundles were kept: {output}")
         raise ProgramError(run.failure)

@@ -38,6 +38,7 @@ class ModuleCost:
         top_level: bool[N], instructions that execute as kernels.
         trips: trip count by the index of each executed while loop.
         notes: what the figures leave out, a line each.
+        lower_bound: whether a loop of unknown trip count makes the totals lower bounds.
     """
 
     machine: Machine
@@ -51,6 +52,7 @@ class ModuleCost:
     top_level: Bools
     trips: dict[int, int]
     notes: list[str] = field(default_factory=list)
+    lower_bound: bool = False
 
     @cached_property
     def bound(self) -> list[str]:
@@ -122,7 +124,8 @@ def cost(module: Module, machine: Machine) -> ModuleCost:
         bound_index=bound,
         top_level=top_level,
         trips=runs.trips,
-        notes=runs.notes + _notes(module, counted),
+        notes=[*filter(None, [runs.note(module)]), *_notes(module, counted)],
+        lower_bound=bool(runs.unknown),
     )
 
 

@@ -18,9 +18,11 @@ from hlo_lab.cost.callgraph import CONTROL_FLOW, callees_first
 from hlo_lab.cost.resolve import Resolver
 from hlo_lab.cost.tables import Floats, attributes_at
 from hlo_lab.ir.module import ROLES, Module
+from hlo_lab.ir.source import user_frame
 
 _KNOWN = re.compile(r'"known_trip_count":\s*\{"n":\s*"?(\d+)')
 BODY, CONDITION = ROLES.index("body"), ROLES.index("condition")
+_SHOWN = 3  # loops that the note names
 MAX_TRIPS = 1 << 48  # keeps products finite
 MAX_RUNS = 1e18  # products of trip counts beyond this are hostile or meaningless
 
@@ -32,12 +34,29 @@ class Executions:
     Attributes:
         computation: float64[C]; 0 for computations applied per element or fused.
         trips: trip count by the index of each while instruction.
-        notes: loops whose trip count is not known.
+        unknown: the while instructions whose trip count is not known.
     """
 
     computation: Floats
     trips: dict[int, int]
-    notes: list[str] = field(default_factory=list)
+    unknown: list[int] = field(default_factory=list)
+
+    def note(self, module: Module) -> str | None:
+        """What the totals leave out, in one line; None where every trip count is known."""
+        if not self.unknown:
+            return None
+        stacks = (module.source_stack(at) for at in self.unknown)
+        own = (user_frame(stack) for stack in stacks)
+        lines = [f"{frame.file.rsplit('/', 1)[-1]}:{frame.line}" for frame in own if frame]
+        places = list(dict.fromkeys(lines)) or [
+            f"%{module.instruction_names[at]}" for at in self.unknown
+        ]
+        shown = ", ".join(places[:_SHOWN]) + (", ..." if len(places) > _SHOWN else "")
+        if len(self.unknown) == 1:
+            what = f"a loop of unknown trip count ({shown}) counts"
+        else:
+            what = f"{len(self.unknown)} loops of unknown trip count ({shown}) count"
+        return f"{what} one iteration: totals are lower bounds"
 
 
 def executions(module: Module, order: list[int] | None = None) -> Executions:
@@ -78,8 +97,7 @@ def _trips(module: Module, resolver: Resolver, at: int, found: Executions) -> in
     match = _KNOWN.search(attributes.get("backend_config", "").replace('\\"', '"'))
     trips = int(match.group(1)[:20]) if match else resolver.trip_count(at)
     if trips is None:
-        name = module.instruction_names[at]
-        found.notes.append(f"{name}: trip count unknown, counted as one iteration")
+        found.unknown.append(at)
         trips = 1
     found.trips[at] = trips = min(trips, MAX_TRIPS)
     return trips

@@ -69,9 +69,12 @@ def parse(text: str) -> list[Budget]:
     and on anything worse.
 
     Raises:
-        UseError: an unknown metric or unit, or another form.
+        UseError: an unknown metric or unit, another form, or nothing at all.
     """
-    return [_one(part.strip()) for part in text.split(",") if part.strip()]
+    budgets = [_one(part.strip()) for part in text.split(",") if part.strip()]
+    if not budgets:
+        raise UseError(f"--fail-on {text!r}: no budget in it; write METRIC>LIMIT or a verdict")
+    return budgets
 
 
 def _one(text: str) -> Budget:
@@ -102,7 +105,9 @@ def evaluate(
 ) -> list[BudgetResult]:
     """Hold each budget against the deltas (and the verdict, where one is asked for).
 
-    Growth from nothing breaks any percentage.
+    Growth from nothing breaks any percentage. Without a program after (``REMOVED``) every
+    budget is broken, whatever it asks; without one before (``ADDED``) there is nothing to
+    grow from, so that only verdicts can break. ``actual`` is then the verdict.
     """
     return [_evaluate(budget, deltas, verdict) for budget in budgets]
 
@@ -110,6 +115,10 @@ def evaluate(
 def _evaluate(
     budget: Budget, deltas: Mapping[str, Mapping[str, float]], verdict: Verdict | None
 ) -> BudgetResult:
+    if verdict is Verdict.REMOVED:
+        return BudgetResult(budget.metric, budget.text, str(verdict), True)
+    if verdict is Verdict.ADDED and budget.metric != "verdict":
+        return BudgetResult(budget.metric, budget.text, str(verdict), False)
     if budget.metric == "verdict":
         broken = verdict in _FAILING[budget.text]
         return BudgetResult("verdict", budget.text, str(verdict), broken)

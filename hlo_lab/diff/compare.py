@@ -12,7 +12,7 @@ import numpy as np
 
 from hlo_lab.diff.deltas import deltas, metrics
 from hlo_lab.diff.digest import computation_digests
-from hlo_lab.diff.flatten import FlatGraph, flatten
+from hlo_lab.diff.flatten import FREE, FlatGraph, flatten
 from hlo_lab.diff.fusions import fusion_changes, repeat_change
 from hlo_lab.diff.header import header_changes, header_notes
 from hlo_lab.diff.labels import by_argument_name, has_elided_constants, label
@@ -93,6 +93,7 @@ def _compare(a: Module, b: Module, machine: Machine) -> DiffResult:
     changed = any(change.kind is not Kind.NO_EFFECT for change in changes)
     if not changes:
         changes = [_no_effect(a, b)]
+    changes, shared = _by_cost(changes, matching, cost_a, cost_b)
     left_a, left_b = matching.unmatched()
     found, _ = matching.pairs
     return DiffResult(
@@ -102,9 +103,10 @@ def _compare(a: Module, b: Module, machine: Machine) -> DiffResult:
         changed=len(pairs.differing | replaced | set(rewired)),
         added=len(left_b),
         removed=len(left_a),
-        changes=_by_cost(changes, matching, cost_a, cost_b),
+        changes=changes,
         notes=notes,
         matching=matching,
+        shares_kernels=shared,
     )
 
 
@@ -162,18 +164,41 @@ def _opcodes(module: Module) -> dict[str, int]:
 
 def _by_cost(
     changes: list[Change], matching: Matching, cost_a: ModuleCost, cost_b: ModuleCost
-) -> list[Change]:
-    """The changes with the time of the kernels they touch, what moved the most time first."""
+) -> tuple[list[Change], bool]:
+    """The changes with the time of the kernels they touch, what moved the most time first.
+
+    Then whether some of these kernels, such that take time, are in several changes.
+    """
     spent_a, spent_b = _seconds(matching.a, cost_a), _seconds(matching.b, cost_b)
+    used = [np.zeros(len(spent[2]), np.int64) for spent in (spent_a, spent_b)]
     out = []
     for change in changes:
-        before = _with_seconds(change.before, change.nodes_before, *spent_a)
-        after = _with_seconds(change.after, change.nodes_after, *spent_b)
-        out.append(replace(change, before=before, after=after))
-    return sorted(
-        out,
-        key=lambda c: (c.kind is Kind.NO_EFFECT, -abs(c.seconds or 0.0), -c.count, c.summary),
+        before = _with_seconds(change.before, change.nodes_before, *spent_a, used[0])
+        after = _with_seconds(change.after, change.nodes_after, *spent_b, used[1])
+        plumbing = _is_plumbing(matching.a, change.nodes_before) and _is_plumbing(
+            matching.b, change.nodes_after
+        )
+        plumbing &= bool(change.nodes_before or change.nodes_after)
+        out.append(replace(change, before=before, after=after, plumbing=plumbing))
+    shared = any(
+        bool(((times > 1) & (spent[2] > 0)).any())
+        for times, spent in zip(used, (spent_a, spent_b), strict=True)
     )
+    out.sort(key=lambda c: (c.kind is Kind.NO_EFFECT, -abs(c.seconds or 0.0), -c.count, c.summary))
+    return out, shared
+
+
+def _is_plumbing(graph: FlatGraph, nodes: tuple[int, ...]) -> bool:
+    """Whether all merely hand values on; the program's own arguments do more."""
+    module = graph.module
+    for node in nodes:
+        opcode = graph.opcode[node]
+        if opcode not in FREE or opcode == "constant":
+            return False
+        computation = module.computation_of[graph.instruction[node]]
+        if opcode == "parameter" and computation == module.entry:
+            return False
+    return True
 
 
 Spent = tuple[Ints, Ints, "np.ndarray[tuple[int], np.dtype[np.float64]]"]
@@ -189,9 +214,16 @@ def _seconds(graph: FlatGraph, cost: ModuleCost) -> Spent:
 
 
 def _with_seconds(
-    side: Side, nodes: tuple[int, ...], start: Ints, group: Ints, seconds: np.ndarray
+    side: Side,
+    nodes: tuple[int, ...],
+    start: Ints,
+    group: Ints,
+    seconds: np.ndarray,
+    used: Ints,
 ) -> Side:
+    """``used`` counts the changes that each group is in."""
     if not nodes:
         return replace(side, seconds=0.0)
     groups = np.unique(np.concatenate([group[start[n] : start[n + 1]] for n in nodes]))
+    used[groups] += 1
     return replace(side, seconds=float(seconds[groups].sum()))

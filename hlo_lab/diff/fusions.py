@@ -12,6 +12,7 @@ from hlo_lab.diff.labels import canonical_attributes
 from hlo_lab.diff.match import Matching
 from hlo_lab.diff.places import first_line, histogram, operations, side, times
 from hlo_lab.diff.result import Change, Kind
+from hlo_lab.diff.structure import REMATERIALISATION, is_rematerialised
 
 _SHOWN = 3  # fusions named on each side of a summary
 # (the matched nodes it computes, how the compiler configured it)
@@ -230,13 +231,26 @@ def repeat_change(matching: Matching) -> Change | None:
     verb = "computed" if scheduled else "written"
     parts = [f"{verb} {n} times {word}" for n, word in ((more, "more"), (less, "less")) if n]
     partners = matching.to_b[nodes].astype(int).tolist()
+    cause = "copied into more or fewer fusions" if scheduled else "duplicates that merge again"
+    if scheduled and more > less:
+        again = _rematerialised_more(a, b, {a.opcode[node] for node in nodes})
+        cause = REMATERIALISATION if 2 * again >= more else cause
     return Change(
         kind=Kind.RECOMPUTE if scheduled else Kind.NO_EFFECT,
         summary=f"{operations(len(nodes))} {' and '.join(parts)}: {opcodes}",
         count=len(nodes),
         before=side(a, nodes),
         after=side(b, partners),
-        cause="copied into more or fewer fusions" if scheduled else "duplicates that merge again",
+        cause=cause,
         nodes_before=tuple(nodes),
         nodes_after=tuple(partners),
     )
+
+
+def _rematerialised_more(a: FlatGraph, b: FlatGraph, opcodes: set[str]) -> int:
+    """How many more instructions of these opcodes are rematerialised in b than in a."""
+    count = [0, 0]
+    for side_of, module in enumerate((a.module, b.module)):
+        for at in np.nonzero(module.opcode_mask(*opcodes))[0].tolist():
+            count[side_of] += is_rematerialised(module, at)
+    return count[1] - count[0]

@@ -42,7 +42,9 @@ VOLATILE_CONFIG = frozenset((
     "reification_cost", "retry_config", "used_scoped_memory_configs", "wait_on_operation_queues",
 ))  # fmt: skip
 # What some versions of XLA print, and others leave out.
-_DEFAULTS = frozenset((("backend_config", "{}"), ("has_dynamic_root", "false")))
+_DEFAULTS = frozenset((
+    ("backend_config", "{}"), ("frontend_attributes", "{}"), ("has_dynamic_root", "false"),
+))  # fmt: skip
 COMMUTATIVE = frozenset(("add", "multiply", "maximum", "minimum", "and", "or", "xor"))
 # XLA prints a constant of more elements than this as {...} unless told otherwise
 # (HloConstantInstruction::PrintOperandsWithCanonicalNameMap).
@@ -56,6 +58,7 @@ _FLOATS: dict[str, type[np.floating[Any]]] = {
     "f16": np.float32,
 }
 _NO_BRACES = str.maketrans("", "", "{}")
+_BY_PARTITIONER = re.compile(r'(?<=[{,])is_spmd_generated="true"(?:,|(?=\}))')  # since mid-2026
 _BLANKS = re.compile(r"/\*.*?\*/|\s+")
 _METADATA = re.compile(r",?\s*metadata=\{(?:[^{}]*|(?:\{[^{}]*\}(?:,\s*)?)*)\}")
 _REDUCTION = re.compile(r'op_type="sdy::reduction_op" op_name="(?!SUM")(\w+)"')
@@ -219,6 +222,8 @@ def _canonical_value(name: str, value: str) -> str:
         return "*"
     if name == "backend_config":
         return _canonical_config(value)
+    if name == "frontend_attributes":
+        return _BY_PARTITIONER.sub("", value.strip()).replace(",}", "}")
     if name == "sharding" and "metadata=" in value:
         value = _METADATA.sub(_reduction, value)
     if '"' in value:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from hlo_lab.diff.flatten import FlatGraph
 from hlo_lab.diff.labels import canonical_layout, canonical_literal, semantic_attributes
 from hlo_lab.diff.match import Matching
-from hlo_lab.diff.places import first_line, operations, side
+from hlo_lab.diff.places import first_line, operations, short, side, user_lines
 from hlo_lab.diff.result import Change, Kind
 from hlo_lab.ir.module import Module
 from hlo_lab.ir.shapes import Shape
@@ -154,13 +155,25 @@ class PairChanges:
             summary = f"constant {_short(old)} -> {_short(new)}"
             if len(pairs) > 1:
                 summary += f" in {operations(len(pairs))}"
-            yield self._change(Kind.CONSTANT, summary, pairs)
+            yield self._used(self._change(Kind.CONSTANT, summary, pairs))
         for (old, new), pairs in self._layout.items():
             summary = (
                 f"layout {{{_short(old) or 'row-major'}}} -> {{{_short(new) or 'row-major'}}} "
                 f"in {operations(len(pairs))}"
             )
             yield self._change(Kind.LAYOUT, summary, pairs)
+
+    def _used(self, change: Change) -> Change:
+        """Constants have no source line of their own: that of what uses them."""
+        before = user_lines(self.a, change.nodes_before)
+        after = user_lines(self.b, change.nodes_after)
+        line = next(iter(after + before), None)
+        return replace(
+            change,
+            summary=change.summary + (f", used at {short(line)}" if line else ""),
+            before=replace(change.before, source=before or change.before.source),
+            after=replace(change.after, source=after or change.after.source),
+        )
 
     def _shape_change(self, ratios: frozenset[Fraction], pairs: list[int]) -> Change:
         seen: Counter[tuple[int, int]] = Counter()

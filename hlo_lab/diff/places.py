@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from pathlib import PurePath
 
 from hlo_lab.diff.flatten import FlatGraph
 from hlo_lab.diff.result import Side
@@ -14,6 +15,7 @@ from hlo_lab.ir.source import Frame
 MOST = 8  # names and source lines kept per side of a change
 _LIBRARY = re.compile(r"(?:^|[/\\])(?:site-packages|dist-packages|lib[/\\]python\d)")
 _LOOKED_AT = 200  # nodes of a group whose source stacks are read
+_HOPS = 4  # from a constant through broadcasts to what uses it
 
 
 def side(graph: FlatGraph, nodes: Sequence[int]) -> Side:
@@ -36,9 +38,33 @@ def first_line(graph: FlatGraph, node: int) -> str:
     at = int(graph.instruction[node])
     frame = _own_line(graph.module, at)
     if frame is not None:
-        return f"{frame.file}:{frame.line}"
+        return short(frame)
     op_name: str = graph.module.metadatas[graph.module.metadata[at]].op_name
     return op_name
+
+
+def short(frame: Frame) -> str:
+    """``model.py:12``, without the folders of an absolute path."""
+    path = PurePath(frame.file)
+    return f"{path.name if path.is_absolute() else frame.file}:{frame.line}"
+
+
+def user_lines(graph: FlatGraph, nodes: Sequence[int]) -> tuple[Frame, ...]:
+    """Where ``nodes`` are used: for each the nearest user that has a source line."""
+    start, users, _ = graph.users
+    lines: dict[Frame, None] = {}
+    for node in nodes[:MOST]:
+        reached = [node]
+        for _hop in range(_HOPS):
+            reached = [
+                user for at in reached for user in users[start[at] : start[at + 1]].tolist()
+            ][:_LOOKED_AT]  # fmt: skip
+            found = (_own_line(graph.module, int(graph.instruction[user])) for user in reached)
+            frame = next((frame for frame in found if frame is not None), None)
+            if frame is not None:
+                lines.setdefault(frame)
+                break
+    return tuple(lines)
 
 
 def _own_line(module: Module, at: int) -> Frame | None:

@@ -80,6 +80,8 @@ class Change:
     before: Side = field(default_factory=Side)
     after: Side = field(default_factory=Side)
     cause: str = ""
+    # whether it merely hands values on: tuples, their elements, bitcasts
+    plumbing: bool = field(default=False, repr=False)
     # the nodes behind it, for the estimate of its cost
     nodes_before: tuple[int, ...] = field(default=(), repr=False)
     nodes_after: tuple[int, ...] = field(default=(), repr=False)
@@ -111,7 +113,8 @@ class DiffResult:
     ``added`` and ``removed`` stand on one side alone. Operations are counted in the flat
     view: fusions and calls inlined, equal operations once, tuples and reshapes without
     effect left out. ``matching`` has the pairs; None for identical modules, which are
-    not matched one by one.
+    not matched one by one. With ``shares_kernels`` a kernel is in several changes, whose
+    seconds then do not sum up to the difference.
     """
 
     verdict: Verdict
@@ -123,6 +126,7 @@ class DiffResult:
     changes: list[Change] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     matching: Matching | None = None
+    shares_kernels: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """The members of the JSON document, without ``schema`` and ``budgets``."""

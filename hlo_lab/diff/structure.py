@@ -11,15 +11,16 @@ import numpy as np
 from hlo_lab.diff.flatten import FlatGraph
 from hlo_lab.diff.labels import Hashes
 from hlo_lab.diff.match import Matching
-from hlo_lab.diff.places import first_line, histogram, operations, side, times
+from hlo_lab.diff.places import first_line, histogram, operations, short, side, times
 from hlo_lab.diff.result import Change, Kind
-from hlo_lab.ir.module import Ints
+from hlo_lab.ir.module import Ints, Module
 
 COLLECTIVES = frozenset((
     "all-gather", "all-gather-start", "all-reduce", "all-reduce-start", "all-to-all",
     "collective-broadcast", "collective-permute", "collective-permute-start",
     "ragged-all-to-all", "reduce-scatter",
 ))  # fmt: skip
+REMATERIALISATION = "rematerialisation (jax.checkpoint, or the compiler's own)"
 _REMAT = ("rematted_computation", ".remat")
 _QUIET = frozenset(("parameter", "constant", "broadcast", "tuple", "get-tuple-element", "bitcast"))
 
@@ -156,7 +157,7 @@ def _change(matching: Matching, groups: list[_Group]) -> Change:
     after = sorted(added + matching.to_b[replaced + rewired].astype(int).tolist())
     kind = _kind(matching, groups[0])
     side_a, side_b = side(a, before), side(b, after)
-    lines = [f"{frame.file}:{frame.line}" for frame in (*side_b.source, *side_a.source)]
+    lines = [short(frame) for frame in (*side_b.source, *side_a.source)]
     line = lines[0] if lines else first_line(b, after[0]) if after else first_line(a, before[0])
     summary = _summary(matching, groups[0], kind) + times(len(groups))
     return Change(
@@ -192,14 +193,25 @@ def _kind(matching: Matching, group: _Group) -> Kind:
 
 
 def _is_remat(graph: FlatGraph, nodes: list[int]) -> bool:
-    """Whether most of the nodes are a second computation of something."""
-    if not nodes:
-        return False
-    module, marked = graph.module, 0
-    for at in graph.instruction[nodes].tolist():
-        text = module.metadatas[module.metadata[at]].op_name + module.instruction_names[at]
-        marked += any(mark in text for mark in _REMAT)
-    return 2 * marked > len(nodes)
+    """Whether most of the nodes are a second computation of something.
+
+    Of those that do something: the slices and tuples that an unrolled layer's parameters
+    come from belong to no layer, and neither do operations that XLA made and named nothing.
+    """
+    loud = [node for node in nodes if graph.opcode[node] not in _QUIET] or nodes
+    named = [at for at in graph.instruction[loud].tolist() if _text(graph.module, at)]
+    return 0 < len(named) <= 2 * sum(is_rematerialised(graph.module, at) for at in named)
+
+
+def _text(module: Module, at: int) -> str:
+    op_name: str = module.metadatas[module.metadata[at]].op_name
+    return op_name or (".remat" if ".remat" in module.instruction_names[at] else "")
+
+
+def is_rematerialised(module: Module, at: int) -> bool:
+    """Whether jax.checkpoint or XLA computes this instruction a second time."""
+    text = module.metadatas[module.metadata[at]].op_name + module.instruction_names[at]
+    return any(mark in text for mark in _REMAT)
 
 
 def _summary(matching: Matching, group: _Group, kind: Kind) -> str:
@@ -252,8 +264,11 @@ def _loud(opcodes: list[str]) -> list[str]:
 
 def _cause(matching: Matching, kind: Kind, removed: list[int], added: list[int]) -> str:
     if kind is Kind.RECOMPUTE:
-        return "rematerialisation (jax.checkpoint, or the compiler's own)"
+        return REMATERIALISATION
     parts = []
+    again = sum(is_rematerialised(matching.b.module, at) for at in matching.b.instruction[added])
+    if again:
+        parts.append(f"{again} of the {len(added)} added: {REMATERIALISATION}")
     for word, graph, nodes in (("new", matching.b, added), ("dropped", matching.a, removed)):
         module = graph.module
         arguments = [

@@ -9,6 +9,7 @@ computation. Edges are compressed rows: the operands of instruction ``i`` are
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -194,20 +195,50 @@ class Module:
     def source_stack(self, index: int) -> tuple[Frame, ...]:
         """The user's source lines of an instruction, innermost first; empty when unknown.
 
-        A fusion without a stack of its own takes its root's.
+        A fusion without a stack of its own takes its root's; where the root has none
+        either (a bare ``convert``), the most frequent one of its computation.
         """
+        at = index
         for _ in range(_MAX_FUSION_NESTING):
-            meta: Metadata = self.metadatas[self.metadata[index]]
-            stack = self.frames.stack(meta.stack_frame_id)
-            if stack:
-                return stack
-            if meta.source_file:
-                return (Frame(meta.source_file, meta.source_line),)
-            first, last = self.callee_start[index], self.callee_start[index + 1]
-            if self.opcodes[self.opcode[index]] != "fusion" or first == last:
+            stack = self._stack_of(int(self.metadata[at]))
+            called = self._fused(at)
+            if stack or called is None:
                 break
-            index = int(self.computation_root[self.callee[first]])
-        return ()
+            at = int(self.computation_root[called])
+        fused = self._fused(index)
+        return stack if stack or fused is None else self._frequent_stack(fused)
+
+    def _stack_of(self, metadata: int) -> tuple[Frame, ...]:
+        meta: Metadata = self.metadatas[metadata]
+        stack = self.frames.stack(meta.stack_frame_id)
+        if stack or not meta.source_file:
+            return stack
+        return (Frame(meta.source_file, meta.source_line),)
+
+    def _fused(self, index: int) -> int | None:
+        """The computation of a fusion; None for anything else."""
+        first, last = self.callee_start[index], self.callee_start[index + 1]
+        if self.opcodes[self.opcode[index]] != "fusion" or first == last:
+            return None
+        return int(self.callee[first])
+
+    @cached_property
+    def _frequent_stacks(self) -> dict[int, tuple[Frame, ...]]:
+        return {}
+
+    def _frequent_stack(self, computation: int) -> tuple[Frame, ...]:
+        """The most frequent stack of a computation, of equals the one nearest to its end."""
+        found = self._frequent_stacks.get(computation)
+        if found is None:
+            first, last = self.computation_start[computation : computation + 2].tolist()
+            times = Counter(reversed(self.metadata[first:last].tolist()))
+            counts: Counter[tuple[Frame, ...]] = Counter()
+            for metadata, many in times.items():
+                counts[self._stack_of(metadata)] += many
+            del counts[()]
+            found = next((stack for stack, _ in counts.most_common(1)), ())
+            self._frequent_stacks[computation] = found
+        return found
 
     def graph(self, computation: str | int | None = None) -> nx.DiGraph[int]:
         """A computation (the entry by default) as a networkx graph; see ``ir.graph``."""

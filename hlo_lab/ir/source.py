@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+_NOT_THE_USERS = ("/site-packages/", "/dist-packages/", "/lib/python3")
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -17,6 +19,12 @@ class Frame:
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}" + (f" in {self.function}" if self.function else "")
+
+
+def user_frame(stack: tuple[Frame, ...]) -> Frame | None:
+    """The innermost frame in the user's own code, else the innermost of all."""
+    own = (frame for frame in stack if not any(part in frame.file for part in _NOT_THE_USERS))
+    return next(own, stack[0] if stack else None)
 
 
 @dataclass(frozen=True)

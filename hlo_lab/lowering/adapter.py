@@ -58,6 +58,12 @@ def jaxpr_of(traced: Any) -> Any:
     return getattr(inner, "jaxpr", None)
 
 
+def first_is_static(jitted: Any) -> bool:
+    """Whether a jitted function takes its first positional argument as a static value."""
+    information = getattr(jitted, "_jit_info", None)
+    return 0 in (getattr(information, "static_argnums", None) or ())
+
+
 def canonical_dtype(dtype: Any) -> Any:
     """The type that jit gives an array of this type: 64 bits become 32 unless x64 is on."""
     import jax

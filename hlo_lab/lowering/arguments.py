@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +31,9 @@ _NUMPY_NAMES = {
     "f4e2m1fn": "float4_e2m1fn",
 }  # fmt: skip
 _DTYPES = {**{name: name for name in _NUMPY_NAMES.values()}, **_NUMPY_NAMES}
+_SHORT_NAMES = {
+    name: short for short, name in _NUMPY_NAMES.items() if not short.startswith(("i", "bool"))
+}
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,11 @@ class ArraySpec:
 
     def __str__(self) -> str:
         return f"{self.dtype}[{','.join(map(str, self.shape))}]"
+
+
+def short_shape(dtype: str, shape: Sequence[int]) -> str:
+    """A shape as ``--args`` and HLO write it: ``f32[8,128]`` for numpy's ``float32``."""
+    return f"{_SHORT_NAMES.get(dtype, dtype)}[{','.join(map(str, shape))}]"
 
 
 def parse_arguments(text: str) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from hlo_lab.errors import InputError, NotFoundError, UseError
+from hlo_lab.errors import ExecutionError, InputError, NotFoundError, UseError
+from hlo_lab.lowering.arguments import short_shape
 from hlo_lab.lowering.bundle import Bundle
 from hlo_lab.lowering.dumping import finish_bundle, worker_environment
 from hlo_lab.lowering.manifest import now
 from hlo_lab.lowering.output import check_output, new_folder
 from hlo_lab.lowering.process import DEFAULT_TIME_LIMIT, Progress, run_worker
+from hlo_lab.lowering.records import Captured, take_records
 from hlo_lab.lowering.target import Target
 
 INDEX = "index.json"
@@ -30,17 +34,20 @@ class ScriptRun:
     Attributes:
         path: the folder, with one bundle per program and ``index.json``.
         bundles: in the order of compilation.
+        programs: what ``index.json`` says of each.
         skipped: programs that the filter or the size left out.
         lost: why programs could not be captured, one line each.
-        status: the status that the script ended with.
-        failure: what it raised, with its file and line; None when it ended well.
+        status: the status that the script ended with; None where it was stopped or died.
+        failure: what it raised, with its file and line, or why it was stopped; None when it
+            ended well, or there were as many programs as were asked for.
     """
 
     path: Path
     bundles: list[Bundle]
+    programs: list[dict[str, Any]]
     skipped: int
     lost: list[str]
-    status: int
+    status: int | None
     failure: str | None
 
 
@@ -51,6 +58,7 @@ def dump_script(
     out: str | Path,
     name_filter: str | None = None,
     min_size: int = 0,
+    stop_after: int | None = None,
     target: str = "cpu",
     time_limit: float = DEFAULT_TIME_LIMIT,
     force: bool = False,
@@ -69,15 +77,22 @@ def dump_script(
         name_filter: a regular expression that the module's name (``jit_step``) must match
             somewhere.
         min_size: leave out programs with fewer instructions after optimisation.
+        stop_after: stop the script as soon as so many programs are kept; None to let it end.
         echo: a stream that gets what the script prints.
 
     The others are those of ``dump``. A script that raises or exits is no error here, and
-    neither is one that compiles nothing.
+    neither is one that compiles nothing, nor one that is still running at the time limit or
+    whose process dies when it has compiled something: ``failure`` says so. After Ctrl-C or
+    a signal to end, the folder is written too before the exception goes on, with a note of
+    how many programs are in it; a second Ctrl-C leaves nothing.
 
     Raises:
         InputError, UseError: the script, filter, target or folder is wrong.
-        ProgramError: the script did not end in time, or its process died.
+        ProgramError: the script did not end in time, or its process died, before there was
+            a program to keep.
     """
+    if stop_after is not None and stop_after < 1:
+        raise UseError("--stop-after is a number of programs, 1 or more")
     chosen = Target.parse(target)
     if chosen.is_ahead_of_time:
         raise UseError(
@@ -91,39 +106,100 @@ def dump_script(
     out = Path(out)
     check_output(out, force=force)
     environment = worker_environment(chosen, env)
+    stopped: BaseException | None = None
+    began = time.monotonic()
     with new_folder(out, force=force) as folder:
-        info = run_worker(
-            {
-                "mode": "script",
-                "reference": str(script),
-                "argv": list(argv),
-                "target": target,
-                "filter": name_filter,
-                "min_size": min_size,
-                "folder": str(folder),
-                "cwd": str(start),
-            },
-            environment=environment,
-            python=python,
-            cwd=start,
-            time_limit=time_limit,
-            progress=progress,
-            echo=echo,
-        )
+        info: dict[str, Any] = {"status": None, "failure": None, "seconds": {}}
+        try:
+            info = run_worker(
+                {
+                    "mode": "script",
+                    "reference": str(script),
+                    "argv": list(argv),
+                    "target": target,
+                    "filter": name_filter,
+                    "min_size": min_size,
+                    "folder": str(folder),
+                    "cwd": str(start),
+                    "stop_after": stop_after,
+                },
+                environment=environment,
+                python=python,
+                cwd=start,
+                time_limit=time_limit,
+                progress=progress,
+                echo=echo,
+            )
+        except (ExecutionError, KeyboardInterrupt, SystemExit) as error:
+            info["seconds"]["script"] = round(time.monotonic() - began, 3)
+            stopped = error
+        captured = take_records(folder)
+        kept = _count(len(captured.programs))
+        if stopped is not None:
+            if not captured.programs:
+                raise stopped
+            if len(captured.programs) == stop_after:
+                stopped = None
+            elif isinstance(stopped, ExecutionError):
+                log = f" (log: {stopped.log})" if stopped.log else ""
+                info["failure"] = f"{str(stopped).removesuffix(log)}; {kept} kept in {out}{log}"
+            else:
+                info["failure"] = "interrupted"
+                stopped.add_note(f"{kept} kept in {out}")
+        info = {**captured.facts, **info}
         program = {"reference": str(script), "file": info["file"], "argv": list(argv)}
         shared = {"devices": info["devices"], "versions": info["versions"], "absent": ABSENT}
-        for entry in info["programs"]:
-            own = {"program": program, "arguments": entry.pop("arguments")}
+        for entry in captured.programs:
+            own = {"program": program, "arguments": entry["arguments"]}
             finish_bundle(folder / entry["name"], {**shared, **own}, chosen, environment)
-        _write_index(folder, program, info)
+        entries = _entries(folder, captured)
+        _write_index(folder, program, entries, captured, info)
+    if stopped is not None and not isinstance(stopped, ExecutionError):
+        raise stopped
     return ScriptRun(
         out,
-        [Bundle.open(out / entry["name"]) for entry in info["programs"]],
-        info["skipped"],
-        info["lost"],
+        [Bundle.open(out / entry["name"]) for entry in entries],
+        entries,
+        captured.skipped,
+        captured.lost,
         info["status"],
         info["failure"],
     )
+
+
+def _count(programs: int) -> str:
+    return "1 program was" if programs == 1 else f"{programs} programs were"
+
+
+def _entries(folder: Path, captured: Captured) -> list[dict[str, Any]]:
+    """What the index says of each program, with what differs from the last of its name."""
+    entries: list[dict[str, Any]] = []
+    before: dict[str, dict[str, Any]] = {}
+    for program in captured.programs:
+        schedule = json.loads((folder / program["name"] / "schedule.json").read_bytes())
+        entry = {
+            "name": program["name"],
+            "module": program["module"],
+            "instructions": sum(map(len, schedule.values())),
+            "arguments": [
+                short_shape(each["dtype"], each["shape"]) for each in program["arguments"]
+            ],
+        }
+        last = before.get(entry["module"])
+        if last is not None:
+            entry["again"] = {
+                "of": last["name"],
+                "changes": [
+                    {"argument": number, "before": old, "after": new}
+                    for number, (old, new) in enumerate(
+                        itertools.zip_longest(last["arguments"], entry["arguments"])
+                    )
+                    if old != new
+                ],
+            }
+        before[entry["module"]] = entry
+        entries.append(entry)
+    return entries
 
 
 def _check_pattern(pattern: str | None) -> None:
@@ -133,14 +209,20 @@ def _check_pattern(pattern: str | None) -> None:
         raise UseError(f"--filter {pattern!r} is not a regular expression: {error}") from None
 
 
-def _write_index(folder: Path, program: Mapping[str, Any], info: Mapping[str, Any]) -> None:
+def _write_index(
+    folder: Path,
+    program: Mapping[str, Any],
+    entries: list[dict[str, Any]],
+    captured: Captured,
+    info: Mapping[str, Any],
+) -> None:
     index = {
         "schema": INDEX_SCHEMA,
         "schema_version": 1,
         "program": program,
-        "programs": info["programs"],
-        "skipped": info["skipped"],
-        "lost": info["lost"],
+        "programs": entries,
+        "skipped": captured.skipped,
+        "lost": captured.lost,
         "status": info["status"],
         "failure": info["failure"],
         "created": now(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from hlo_lab.ir.module import Module
-from hlo_lab.ir.source import Frame
+from hlo_lab.ir.source import user_frame
 
 # Names that tracing adds; `jvp()` and `transpose(jvp())` say the phase, not the op.
 _TRACE_WRAPPER = re.compile(
@@ -13,7 +13,6 @@ _TRACE_WRAPPER = re.compile(
     r"|transpose\(.*\)|jvp\(.*\)|checkpoint|rematted_computation|shard_map|custom_\w+_call)$"
 )
 _PARAMETERS = re.compile(r"\[\w+=.*")  # of a primitive, as older versions of JAX print them
-_NOT_THE_USERS = ("/site-packages/", "/dist-packages/", "/lib/python3")
 
 
 def bytes_text(count: float) -> str:
@@ -42,12 +41,6 @@ def _three(value: float) -> str:
 def times_text(executions: float) -> str:
     """``6`` -> ``, 6 times``; empty for once."""
     return "" if executions <= 1 else f", {executions:.3g} times"
-
-
-def user_frame(stack: tuple[Frame, ...]) -> Frame | None:
-    """The innermost frame in the user's own code, else the innermost of all."""
-    own = (frame for frame in stack if not any(part in frame.file for part in _NOT_THE_USERS))
-    return next(own, stack[0] if stack else None)
 
 
 def line_text(module: Module, index: int) -> str:

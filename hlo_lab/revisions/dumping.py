@@ -120,18 +120,8 @@ def _inside(repository: Repository, reference: str) -> str:
     Raises:
         InputError: a file outside the repository, which has no revisions.
     """
-    place, colon, name = reference.rpartition(":")
-    if reference.endswith((".mlir", ".mlir.gz")):
-        place, colon, name = reference, "", ""
-    elif not place.endswith(".py"):
-        return reference
-    start = repository.top / repository.prefix
-    path = Path(os.path.normpath(start / place))
-    if not path.is_relative_to(repository.top):
-        path = path.resolve()
-    if not path.is_relative_to(repository.top):
-        raise InputError(f"{place}: is outside the repository {repository.top}")
-    return os.path.relpath(path, start) + colon + name
+    path = repository.path_of(reference)
+    return reference if path is None else repository.reference(path, reference)
 
 
 def _environment(repository: Repository, tree: Path) -> dict[str, str]:

@@ -82,6 +82,55 @@ class Repository:
         status = git(self.top, "status", "--porcelain", "--untracked-files=no", check=False)
         return bool(status.stdout.strip())
 
+    def has_file(self, revision: str, path: str) -> bool:
+        """Whether a revision, or the working tree, has the file; ``path`` is from the top."""
+        if revision == WORKING_TREE:
+            return (self.top / path).is_file()
+        name = f"{self.commit(revision)}:{path}"
+        return git(self.top, "cat-file", "-e", name, check=False).returncode == 0
+
+    def renames(self, a: str, b: str) -> dict[str, str]:
+        """Old path to new path, from the top, of the files that git sees renamed from a to b."""
+        if a == b:
+            return {}
+        commits = [self.commit(name) for name in (a, b) if name != WORKING_TREE]
+        backwards = ["-R"] if a == WORKING_TREE else []
+        answer = git(
+            self.top, "diff", "--find-renames", "--name-status", "--diff-filter=R", "-z",
+            *backwards, *commits, "--", check=False,
+        )  # fmt: skip
+        words = answer.stdout.split("\0")
+        return dict(zip(words[1::3], words[2::3], strict=False))
+
+    def path_of(self, reference: str) -> str | None:
+        """The path from the top of the file that holds a program; None for a module's name.
+
+        Raises:
+            InputError: a file outside the repository, which has no revisions.
+        """
+        place, _, _ = _split(reference)
+        if not place:
+            return None
+        path = Path(os.path.normpath(self.top / self.prefix / place))
+        if not path.is_relative_to(self.top):
+            path = path.resolve()
+        if not path.is_relative_to(self.top):
+            raise InputError(f"{place}: is outside the repository {self.top}")
+        return path.relative_to(self.top).as_posix()
+
+    def reference(self, path: str, reference: str) -> str:
+        """The program of ``reference`` in another file: from where relative paths start."""
+        _, colon, name = _split(reference)
+        return os.path.relpath(self.top / path, self.top / self.prefix) + colon + name
+
+
+def _split(reference: str) -> tuple[str, str, str]:
+    """(file, colon, name); no file for ``package.module:name``."""
+    if reference.endswith((".mlir", ".mlir.gz")):
+        return reference, "", ""
+    place, colon, name = reference.rpartition(":")
+    return (place, colon, name) if place.endswith(".py") else ("", "", "")
+
 
 def git(folder: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Run git in ``folder``, without hooks, prompts or the variables of a running hook.

@@ -95,6 +95,9 @@ def test_budgets_decide_the_exit_code(
         (["a.hlo", "b.hlo", "--stage", "jaxpr"], "use one of hlo-after, hlo-before"),
         (["HEAD~1", "HEAD", "a.py:f"], "not a git repository"),
         (["a.hlo", "empty.hlo"], "empty.hlo: the file is empty"),
+        (["-", "-"], "standard input can be named only once"),
+        (["HEAD:a.py:f", "b.hlo"], "b.hlo: name a program on both sides"),
+        (["a.hlo", "b.hlo", "--fail-on", ""], "no budget in it"),
     ],
 )
 def test_bad_use(
@@ -170,10 +173,70 @@ def test_a_program_that_one_revision_does_not_have(tmp_path: Path) -> None:
     document = json.loads(text)
     assert (document["verdict"], document["removed"], document["matched"]) == ("added", 0, 0)
     assert document["added"] > 0
-    assert document["notes"] == ["HEAD~1: other.py: no such file"]
+    assert document["notes"] == [
+        "nothing to compare with: other.py:f is new in HEAD",
+        "HEAD~1: other.py: no such file",
+    ]
     text = at(tmp_path, "HEAD..HEAD~1", "other.py:f", "--fail-on", "removed", code=1)
     assert "verdict  removed" in text
+    text = at(tmp_path, "HEAD..HEAD~1", "other.py:f", "--fail-on", "flops>1%", code=1)
+    assert "the program is gone in HEAD~1: other.py:f" in text
+    assert "removed  BROKEN" in text
+    assert "added  ok" in at(tmp_path, "HEAD~1..HEAD", "other.py:f", "--fail-on", "flops>1%")
     assert "is in neither revision" in at(tmp_path, "HEAD~1..HEAD", "none.py:f", code=2)
+
+
+def test_a_renamed_file_is_followed(tmp_path: Path) -> None:
+    repo = repository(tmp_path / "repo")
+    run(repo, "mv", "program.py", "moved.py")
+    run(repo, "commit", "-q", "-m", "move")
+    for program in ("program.py:f", "moved.py:f", str(repo / "moved.py:f")):
+        text = at(tmp_path, "HEAD~1..HEAD", program, "--fail-on", "equivalent")
+        assert "renamed from HEAD~1 to HEAD (git): program.py -> moved.py" in text
+    assert "renamed" not in at(tmp_path, "HEAD", ".", "moved.py:f")
+    said = at(tmp_path, "HEAD~1", "HEAD", "program:f", "--fail-on", "flops>0", code=1)
+    assert "the program is gone in HEAD: program:f; renamed? moved.py (git)" in said
+
+
+def test_each_side_can_name_its_program(tmp_path: Path) -> None:
+    repo = repository(tmp_path / "repo")
+    commit(repo, "other", other=PROGRAM.replace("def f(", "def g("))
+    assert "verdict  identical" in at(tmp_path, "HEAD~1:program.py:f", "HEAD:other.py:g")
+    assert "verdict  identical" in at(tmp_path, "HEAD~1:program.py:f", "other.py:g")
+
+
+def test_two_different_reasons_to_fail_are_both_told(tmp_path: Path) -> None:
+    repo = repository(tmp_path / "repo")
+    commit(repo, "no good", helper="raise RuntimeError('no good')\n")
+    commit(repo, "typo", helper="def act(x):\n    return x +\n")
+    said = at(tmp_path, "HEAD~1..HEAD", "program.py:f", code=3)
+    assert said.startswith("error: at HEAD~1: ")
+    assert "no good" in said and "; at HEAD: " in said
+    assert len(said.splitlines()) == 1
+    said = at(tmp_path, "HEAD~1..HEAD~1", "program.py:f", code=3)
+    assert said.count("no good") == 1
+
+
+def test_a_program_elsewhere_is_looked_for_in_its_own_repository(tmp_path: Path) -> None:
+    repo = repository(tmp_path / "repo")
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "hlo_lab",
+            "-q",
+            "diff",
+            "tanh",
+            "formatted",
+            f"{repo}/program.py:f",
+        ],
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "verdict  identical" in done.stdout, done.stderr
 
 
 def test_a_program_that_fails_in_one_revision(tmp_path: Path) -> None:

@@ -108,6 +108,18 @@ def test_a_script_that_fails_keeps_what_it_compiled(run: Run, place: Path) -> No
     assert (place / "kept" / "index.json").exists()
 
 
+def test_a_script_that_takes_too_long_keeps_what_it_compiled(run: Run, place: Path) -> None:
+    (place / "slow.py").write_text(PROGRAM + "    import time; time.sleep(600)\n")
+    done = run("--script", "slow.py", "-o", "late", "--filter", "step", "--time-limit", "8")
+    assert done.returncode == 3
+    assert "1 program was kept in late (log: " in done.stderr.splitlines()[-1]
+    assert done.stdout.startswith("1 program in late\n")
+    done = run("--script", "slow.py", "-o", "first", "--filter", "step", "--stop-after", "1")
+    assert (done.returncode, done.stdout.splitlines()[0]) == (0, "1 program in first")
+    words = " ".join(run("--help").stdout.split())
+    assert "stopped by --stop-after, --time-limit or Ctrl-C" in words
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -125,6 +137,7 @@ def test_a_script_that_fails_keeps_what_it_compiled(run: Run, place: Path) -> No
         (["train.py:step", "-o", "new", "--min-size", "3"], 2, "--script"),
         (["--script", "train.py", "-o", "new", "--passes"], 2, "leave out"),
         (["--script", "train.py"], 2, "-o DIR"),
+        (["train.py:step", "-o", "new", "--stop-after", "3"], 2, "--stop-after"),
         (["train.py:step", "-o", "state"], 2, "exists and is not a bundle"),
         (["train.py:step", "-o", ".", "--force"], 2, "refusing to replace"),
         (["train.py:step", "-o", "train.py"], 2, "is a file"),

@@ -75,12 +75,19 @@ def test_what_a_loop_stacks_is_one_finding_with_its_largest_lines(compiled, run_
     assert sum(map(float, named)) <= float(stacked[1])
 
 
-def test_the_lines_of_a_loop_that_is_no_finding_stand_alone(compiled, run_pass) -> None:
-    findings = run_pass("remat{warn_share=0.99}", compiled / "kept.hlo")
-    tanh = next(one for one in findings if one.message.startswith(f"tanh at programs.py:{TANH}"))
-    assert "4 times" in tanh.message
-    assert tanh.estimate.bytes == 4 * 16 * 128 * 256 * 4
-    assert tanh.where.source[0].line == TANH
+# JAX keeps gelu's tanh, or products of it alone: its derivative differs between versions.
+@pytest.mark.parametrize(
+    ("program", "op", "line"), [("kept", "tanh", TANH), ("scanned", "dot_general", 24)]
+)
+def test_the_lines_of_a_loop_that_is_no_finding_stand_alone(
+    compiled, run_pass, program, op, line
+) -> None:
+    findings = run_pass("remat{warn_share=0.99}", compiled / f"{program}.hlo")
+    value = next(one for one in findings if one.message.startswith(f"{op} at programs.py:{line}"))
+    assert "makes 1 value of" in value.message
+    assert "4 times" in value.message
+    assert value.estimate.bytes == 4 * 16 * 128 * 256 * 4
+    assert value.where.source[0].line == line
 
 
 def test_one_more_forward_pass_counts_the_loops_inside_it(run_pass) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -36,11 +37,21 @@ def test_a_wrong_layer_is_named_with_both_lines_and_its_weight(compiled: Path, r
     assert "result of mul at programs.py:24 for dot_general at programs.py:25" in worst.message
     assert "params[0]['w2'] split 4 ways on dimension 1" in worst.message
     assert "over 4 devices" in worst.message
-    assert "2 places" in worst.message or "4 places" in worst.message
+    places = re.search(r" in (\d+) messages \((\d) places\)", worst.message)
+    assert places and int(places[1]) == 3 * int(places[2]), "a ring of 4 sends 3 each"
     assert worst.where.source[0].line == 25
     assert worst.estimate.machine == "tpu-v5e"
     # 4 x 128 x 256 f32, of which each of 4 devices sends its quarter 3 times
     assert worst.estimate.bytes % (4 * 128 * 256 * 4 // 4 * 3) == 0
+
+
+def test_what_bounds_a_reshard_is_said_where_it_is_not_the_bytes_sent(run_pass) -> None:
+    text = LOOP.format(gathered="%h")
+    (small,) = run_pass("sharding", text)
+    # 4 KiB at 100 GB/s take 0.04 us, each message waits 1 us
+    assert small.message.endswith("in 24 messages, bound by latency")
+    (large,) = run_pass("sharding", text.replace(",64]", ",65536]").replace("[0:64]", "[0:65536]"))
+    assert large.message.endswith("in 24 messages")
 
 
 def test_the_data_gathered_from_a_parameter_is_fsdp(compiled: Path, run_pass) -> None:
@@ -183,7 +194,7 @@ def test_a_stacked_parameter_sliced_in_a_loop_is_a_parameter(run_pass) -> None:
 def test_an_activation_carried_by_a_loop_is_a_reshard(run_pass) -> None:
     (finding,) = run_pass("sharding", LOOP.format(gathered="%h"))
     assert finding.severity is Severity.WARNING
-    assert "8 runs" in finding.message
+    assert "in 24 messages" in finding.message, "8 runs in a ring of 4"
     assert finding.estimate.bytes == 8 * 3 * 16 * 64 * 4
 
 

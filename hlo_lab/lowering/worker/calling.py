@@ -13,6 +13,7 @@ from hlo_lab.errors import InputError
 from hlo_lab.lowering import adapter
 from hlo_lab.lowering.arguments import ArraySpec, parse_arguments
 from hlo_lab.lowering.worker.devices import TargetDevices
+from hlo_lab.lowering.worker.loading import JittedMethod
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,8 @@ def find_arguments(
     else:
         args, kwargs = _example(function, owner, module, where, target)
     _check_signature(function, args, kwargs, where)
+    if isinstance(function, JittedMethod):
+        args = (function.first, *args)
     flat, structure = jax.tree_util.tree_flatten_with_path((args, kwargs))
     traced = tuple(_is_traceable(leaf, numbers=text is None) for _, leaf in flat)
     whole = [
@@ -111,8 +114,9 @@ def find_arguments(
 
 
 def _parameter_names(function: Any) -> list[str]:
+    first = ["self"] if isinstance(function, JittedMethod) else []
     try:
-        return list(inspect.signature(function).parameters)
+        return first + list(inspect.signature(function).parameters)
     except (TypeError, ValueError):  # a builtin without a signature
         return []
 

@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from hlo_lab.errors import InputError, NotFoundError
+from hlo_lab.lowering import adapter
 from hlo_lab.lowering.reference import ProgramReference
 
 
@@ -67,7 +68,8 @@ def find_program(module: ModuleType, name: str, where: str) -> tuple[Any, Any]:
     """The callable of that dotted name, and the object or module that it was found on.
 
     An instance method named through its class (``Model.step``) is bound to ``Model()``
-    where that takes no arguments.
+    where that takes no arguments. A bound method that is jitted comes as a
+    ``JittedMethod``.
 
     Raises:
         NotFoundError: no such name; names near it are listed.
@@ -81,7 +83,58 @@ def find_program(module: ModuleType, name: str, where: str) -> tuple[Any, Any]:
         found = getattr(_instance(owner, name, where), part)
     if not callable(found):
         raise InputError(f"{where}:{name} is a {type(found).__name__}, not something to call")
-    return found, owner
+    return JittedMethod.of(found) or found, owner
+
+
+class JittedMethod:
+    """A bound method that is jitted, ``model.step`` where ``step`` is ``jax.jit(function)``.
+
+    What such a method offers as ``trace`` is the function's, which wants ``self`` as well.
+    Here the signature is without it, and ``trace`` takes ``first`` before all else.
+
+    Attributes:
+        first: the method's self; in a ``StaticValue`` where jit takes it as static.
+    """
+
+    def __init__(self, method: Any):
+        self.jitted = method.__func__
+        static = adapter.first_is_static(self.jitted)
+        self.instance = method.__self__
+        self.first = StaticValue(self.instance) if static else self.instance
+        self.__name__ = getattr(self.jitted, "__name__", type(self.jitted).__name__)
+        self.__signature__ = inspect.signature(method)
+
+    @classmethod
+    def of(cls, found: Any) -> JittedMethod | None:
+        """The method, or None where it is not bound or not jitted.
+
+        Not only Python's own methods: those of equinox's modules are classes of its own.
+        """
+        bound = hasattr(found, "__self__") and adapter.is_jitted(getattr(found, "__func__", None))
+        return cls(found) if bound else None
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "jitted":
+            raise AttributeError(name)
+        return getattr(self.jitted, name)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.jitted(self.instance, *args, **kwargs)
+
+    def trace(self, first: Any, *args: Any, **kwargs: Any) -> Any:
+        """``jax.stages.Traced`` of the call with this self."""
+        value = first.value if isinstance(first, StaticValue) else first
+        return self.jitted.trace(value, *args, **kwargs)
+
+
+class StaticValue:
+    """A value that is one leaf, whatever pytree it may be."""
+
+    def __init__(self, value: Any):
+        self.value = value
+
+    def __repr__(self) -> str:
+        return repr(self.value)
 
 
 def _attribute(owner: Any, name: str, where: str) -> Any:

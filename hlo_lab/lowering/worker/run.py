@@ -135,9 +135,13 @@ class _Worker:
     def script(self) -> dict[str, Any]:
         from hlo_lab.lowering.worker.script import capture
 
+        def facts() -> dict[str, Any]:
+            versions = adapter.versions(self.target.platform)
+            return {"versions": versions, "devices": self.device_count()}
+
         self.enter("script")
         self.prepare_jax()
-        info = capture(self.request, self.folder, self.cwd)
+        info = capture(self.request, self.folder, self.cwd, facts)
         self.enter("done")
         return info
 

@@ -1,30 +1,50 @@
-"""Running an unmodified script, and keeping every program that it compiles."""
+"""Running an unmodified script, and keeping every program that it compiles.
+
+What is captured is written down as it comes, in the file ``RECORDS``: a script that never
+ends, or takes the process with it, loses nothing that was complete.
+"""
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import runpy
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from hlo_lab.lowering import adapter
+from hlo_lab.lowering.records import RECORDS
 from hlo_lab.lowering.worker import stages
 from hlo_lab.lowering.worker.failure import explain
 
 MAX_NAME = 100  # characters of a folder's name
 
 
-def capture(request: dict[str, Any], folder: Path, cwd: Path) -> dict[str, Any]:
+def capture(
+    request: dict[str, Any], folder: Path, cwd: Path, facts: Callable[[], dict[str, Any]]
+) -> dict[str, Any]:
     """Run the request's script as ``__main__``; one sub-folder per program it compiles.
 
-    What the script raises does not end the capture: it is given back as ``failure``.
+    What the script raises does not end the capture: it is given back as ``failure``. The
+    process ends as soon as there are ``stop_after`` programs.
+
+    Args:
+        facts: what is known of the process once it has compiled something.
     """
-    captured = _Capture(folder, request["filter"], request["min_size"])
-    adapter.on_compile(captured.observe)
     script = cwd / request["reference"]
+    captured = _Capture(
+        folder,
+        request["filter"],
+        request["min_size"],
+        request["stop_after"],
+        lambda: {"file": str(script.resolve()), **facts()},
+    )
+    adapter.on_compile(captured.observe)
     sys.argv = [request["reference"], *request["argv"]]
     sys.path.insert(0, str(script.resolve().parent))
     failure: str | None = None
@@ -41,9 +61,6 @@ def capture(request: dict[str, Any], folder: Path, cwd: Path) -> dict[str, Any]:
         raise captured.fatal
     return {
         "file": str(script.resolve()),
-        "programs": captured.programs,
-        "skipped": captured.skipped,
-        "lost": captured.lost,
         "status": status,
         "failure": failure,
     }
@@ -66,47 +83,69 @@ def _exit_status(stop: SystemExit) -> int:
 
 
 class _Capture:
-    def __init__(self, folder: Path, pattern: str | None, min_size: int):
+    def __init__(
+        self,
+        folder: Path,
+        pattern: str | None,
+        min_size: int,
+        stop_after: int | None,
+        facts: Callable[[], dict[str, Any]],
+    ):
         self.folder = folder
         self.pattern = re.compile(pattern) if pattern else None
         self.min_size = min_size
-        self.programs: list[dict[str, Any]] = []
-        self.skipped = 0
-        self.lost: list[str] = []
+        self.stop_after = stop_after
+        self.facts = facts
+        self.count = 0
         self.fatal: OSError | None = None
         self._lock = threading.Lock()
         self._names: dict[str, int] = {}
+        self._records = os.open(folder / RECORDS, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def observe(self, mlir_module: Any, executable: Any) -> None:
         """Keep one program. Never raises into the script."""
         if self.fatal is not None:
             return
         try:
-            name = adapter.module_name(mlir_module)
-            if self.pattern is not None and not self.pattern.search(name):
-                self.skipped += 1
+            try:
+                entry = self._keep(mlir_module, executable)
+            except Exception as error:
+                if isinstance(error, OSError):
+                    raise
+                traceback.print_exc()
+                self._record({"lost": f"{type(error).__name__}: {error}"})
                 return
-            size = stages.count_instructions(executable)
-            if size < self.min_size:
-                self.skipped += 1
+            if entry is None:
+                self._record({"skipped": 1})
                 return
             with self._lock:
-                unique = self._unique(name)
-            place = self.folder / unique
-            place.mkdir()
-            stages.write_before(place, mlir_module)
-            stages.write_after(place, executable)
-            arguments = adapter.main_arguments(mlir_module)
+                facts = {"facts": self.facts()} if self.count == 0 else {}
+                self._record({**facts, "program": entry})
+                self.count += 1
+                if self.count == self.stop_after:
+                    sys.stdout.flush()
+                    sys.stderr.flush()
+                    os._exit(0)
         except OSError as error:
             self.fatal = error
-            return
-        except Exception as error:
-            traceback.print_exc()
-            self.lost.append(f"{type(error).__name__}: {error}")
-            return
+
+    def _record(self, record: dict[str, Any]) -> None:
+        os.write(self._records, (json.dumps(record) + "\n").encode())
+
+    def _keep(self, mlir_module: Any, executable: Any) -> dict[str, Any] | None:
+        """Write one program's stages; None where it is not to be kept."""
+        name = adapter.module_name(mlir_module)
+        if self.pattern is not None and not self.pattern.search(name):
+            return None
+        if self.min_size and stages.count_instructions(executable) < self.min_size:
+            return None
         with self._lock:
-            entry = {"name": unique, "module": name, "instructions": size}
-            self.programs.append({**entry, "arguments": arguments})
+            unique = self._unique(name)
+        place = self.folder / unique
+        place.mkdir()
+        stages.write_before(place, mlir_module)
+        stages.write_after(place, executable)
+        return {"name": unique, "module": name, "arguments": adapter.main_arguments(mlir_module)}
 
     def _unique(self, name: str) -> str:
         """``jit_step``, then ``jit_step.2``; always a plain folder name."""

@@ -154,6 +154,71 @@ def test_the_same_op_of_repeated_layers_is_one_row() -> None:
     assert len(analysis.to_dict()["ops"]) == 10
 
 
+def test_fusions_without_metadata_have_each_their_own_source() -> None:
+    """They share one metadata, the empty one."""
+    parts = [
+        f"""
+f{line} {{
+  p = f32[1024] parameter(0)
+  a = f32[1024] sine(p), metadata={{source_file="/w/model.py" source_line={line}}}
+  ROOT r = f32[1024] convert(a)
+}}"""
+        for line in (3, 4)
+    ]
+    entry = """
+ENTRY e {
+  x = f32[1024] parameter(0)
+  y = f32[1024] fusion(x), kind=kLoop, calls=f3
+  ROOT z = f32[1024] fusion(y), kind=kLoop, calls=f4
+}
+"""
+    text = "HloModule m, is_scheduled=true\n" + "\n".join(parts) + entry
+    groups = group_ops(api.analyze(read_text(text.splitlines(keepends=True))))
+    assert {group.source for group in groups} == {"model.py:3", "model.py:4"}
+
+
+def summary_text(source: str) -> str:
+    analysis = api.analyze(read_text(source.splitlines(keepends=True)))
+    shown = text.to_string(analysis.to_report()).partition("Peak memory, by")[0]
+    check(analysis.to_dict(), "analyze")
+    return " ".join(shown.split())
+
+
+def test_figures_of_several_devices_are_said_to_be_of_one() -> None:
+    assert "per device" not in summary_text(HLO)
+    head = "HloModule step, is_scheduled=true"
+    shown = summary_text(HLO.replace(head, head + ", num_partitions=4, replica_count=2"))
+    assert "devices 8" in shown
+    assert shown.count("per device and call") == 2
+    assert "MiB per device (arguments" in shown
+    # before partitioning, shapes are those of all devices together
+    assert "per device" not in summary_text(HLO.replace(head, "HloModule step, num_partitions=4"))
+
+
+def test_totals_with_loops_of_unknown_trip_count_are_lower_bounds() -> None:
+    assert "at least" not in summary_text(HLO)
+    loop = """
+more {
+  q = f32[1024,1024] parameter(0)
+  ROOT yes = pred[] constant(true)
+}
+
+turn {
+  s = f32[1024,1024] parameter(0)
+  ROOT w = f32[1024,1024] sine(s)
+}
+"""
+    call = "ROOT out = f32[1024,1024]{1,0} while(bent), condition=more, body=turn, metadata="
+    source = HLO.replace("\nENTRY", loop + "\nENTRY").replace(
+        "ROOT out = f32[1024,1024]{1,0} add(bent, product), metadata=", call
+    )
+    shown = summary_text(source)
+    assert shown.count("at least") == 3
+    assert "a loop of unknown trip count (model.py:12) counts one iteration" in shown
+    analysis = api.analyze(read_text(source.splitlines(keepends=True)))
+    assert analysis.summary()["lower_bound"] is True
+
+
 def test_findings_beyond_the_limit_are_counted(passes_dir: Path) -> None:
     many = PASS.replace("BODY", "yield from [self.finding(instruction, 'again')] * 11")
     (passes_dir / "tanh.py").write_text(many)
@@ -232,6 +297,19 @@ def test_the_compilers_own_memory_stands_beside(tmp_path: Path) -> None:
     document = json.loads(json_.dumps(analysis.to_dict()))
     check(document, "analyze")
     assert document["memory"]["compiler"]["peak_bytes"] == own["peak_bytes"]
+
+
+def test_constants_are_left_out_beside_the_compilers_figure() -> None:
+    """It does not have them."""
+    source = HLO.replace("add(bent, product)", "add(bent, big)").replace(
+        "  bent =", "  big = f32[1024,1024]{1,0} constant({...})\n  bent ="
+    )
+    analysis = api.analyze(read_text(source.splitlines(keepends=True)))
+    assert analysis.memory.constant_bytes == 1 << 22
+    theirs = analysis.memory.peak_bytes - (1 << 22)
+    vars(analysis)["compiler_memory"] = {"peak_bytes": theirs}
+    shown = " ".join(text.to_string(analysis.to_report()).split())
+    assert "(ours without constants is 1.00 times that)" in shown
 
 
 def test_diff_keeps_to_its_schema() -> None:

@@ -32,6 +32,7 @@ def test_percent_and_amounts_with_units() -> None:
         ("speed>1%", "no metric 'speed'; there are instructions, computations"),
         ("flops<1%", "write METRIC>LIMIT"),
         ("peak_bytes>3ms", "no unit 'ms' for peak_bytes; there are %, B, kB"),
+        (" , ", "no budget in it"),
         ("worse", "or a verdict (equivalent, changed"),
     ],
 )
@@ -67,8 +68,17 @@ def test_evaluation(text: str, actual: float, broken: bool) -> None:
         ("equivalent", Verdict.IDENTICAL, False),
         ("equivalent", Verdict.EQUIVALENT, True),
         ("removed", Verdict.CHANGED, False),
+        ("added", Verdict.REMOVED, True),
+        ("added", Verdict.ADDED, True),
+        ("removed", Verdict.ADDED, False),
     ],
 )
 def test_verdicts(text: str, verdict: Verdict, broken: bool) -> None:
     [result] = evaluate(parse(text), DELTAS, verdict)
     assert (result.metric, result.broken) == ("verdict", broken)
+
+
+def test_a_program_that_is_gone_breaks_every_budget_and_a_new_one_none() -> None:
+    for verdict, broken in ((Verdict.REMOVED, True), (Verdict.ADDED, False)):
+        results = evaluate(parse("fusions>0,peak_bytes>50%"), DELTAS, verdict)
+        assert [(r.actual, r.broken) for r in results] == [(str(verdict), broken)] * 2

@@ -230,3 +230,77 @@ def test_the_document_has_the_fields_of_the_schema() -> None:
     change = document["changes"][0]
     assert set(change) == {"kind", "summary", "count", "repeats", "before", "after", "cause"}
     assert change["before"]["source"] == [{"file": "model.py", "line": 10, "function": ""}]
+
+
+def test_a_constant_is_shown_where_it_is_used() -> None:
+    text = """\
+HloModule m
+ENTRY e {
+  p = f32[8] parameter(0)
+  c = f32[] constant(2)
+  b = f32[8] broadcast(c), dimensions={}
+  ROOT m = f32[8] multiply(p, b), metadata={source_file="/w/model.py" source_line=7}
+}
+"""
+    result = edited(("constant(2)", "constant(3)"), text=text)
+    assert only(result) == "constant 2 -> 3, used at model.py:7"
+    change = result.changes[0]
+    assert [frame.file for frame in (*change.before.source, *change.after.source)] == [
+        "/w/model.py",
+        "/w/model.py",
+    ]
+
+
+def test_rematerialisation_is_named_among_what_has_no_name() -> None:
+    marked = 'metadata={op_name="jit(f)/checkpoint/rematted_computation/sin"}'
+    result = edited((
+        "  m = f32[4,8]{1,0} multiply(d, a1)",
+        f"  h3 = f32[4,8]{{1,0}} sine(h1), {marked}\n"
+        "  h4 = f32[8,4]{1,0} transpose(h3), dimensions={1,0}\n"
+        "  h5 = f32[8,4]{0,1} copy(h4)\n"
+        "  h6 = f32[4,8]{1,0} transpose(h5), dimensions={1,0}\n"
+        "  m = f32[4,8]{1,0} multiply(d, h6)",
+    ))  # fmt: skip
+    assert result.changes[0].kind is Kind.RECOMPUTE
+
+
+def test_an_unrolled_layer_computed_again_is_rematerialised() -> None:
+    text = """\
+HloModule m, is_scheduled=true
+ENTRY e {
+  p = f32[64] parameter(0)
+  s = f32[64] sine(p), metadata={op_name="jit(f)/sin"}
+  c = f32[64] cosine(s)
+  ROOT m = f32[64] multiply(c, s)
+}
+"""
+    again = 'sine(p), metadata={op_name="jit(f)/checkpoint/rematted_computation/sin"}'
+    result = edited(
+        ("  ROOT m = f32[64] multiply(c, s)", f"  s2 = f32[64] {again}\n  ROOT m = f32[64] "
+         "multiply(c, s2)"),
+        text=text,
+    )  # fmt: skip
+    [change] = result.changes
+    assert change.kind is Kind.RECOMPUTE
+    assert change.cause.startswith("rematerialisation")
+    plain = compare(text, text.replace("  ROOT", "  s2 = f32[64] sine(p)\n  ROOT").replace(
+        "multiply(c, s)", "multiply(c, s2)"
+    ))  # fmt: skip
+    assert plain.changes[0].cause == "copied into more or fewer fusions"
+
+
+def test_what_merely_follows_is_plumbing() -> None:
+    result = edited(
+        ("tuple(next, scaled)", "tuple(next, scaled, scaled)"),
+        ("  start = (s32[], f32[4,8]{1,0}) tuple(zero, m)",
+         "  start = (s32[], f32[4,8]{1,0}, f32[4,8]{1,0}) tuple(zero, m, m)"),
+        ("(s32[], f32[4,8]{1,0}) parameter(0)",
+         "(s32[], f32[4,8]{1,0}, f32[4,8]{1,0}) parameter(0)"),
+        ("tanh(h1)", "sine(h1)"),
+    )  # fmt: skip
+    plumbing = [change for change in result.changes if change.plumbing]
+    assert plumbing
+    assert all("tuple" in c.summary or "parameter" in c.summary for c in plumbing)
+    assert [c.summary for c in result.changes if not c.plumbing] == ["tanh -> sine at model.py:10"]
+    argument = edited(("w2 = f32[8,8]{1,0} parameter(2)", "w2 = f32[8,8]{0,1} parameter(2)"))
+    assert not any(change.plumbing for change in argument.changes)

@@ -85,11 +85,15 @@ _REDUCED = ' metadata={op_type="sdy::reduction_op" op_name="%s"}}'
         (COMPARISON, "", ", type=TOTALORDER", False),
         (BROADCAST, "", ", has_dynamic_root=false", True),
         (BROADCAST, "", ", has_dynamic_root=true", False),
+        (BROADCAST, "", ', frontend_attributes={is_spmd_generated="true"}', True),
+        (BROADCAST, ', frontend_attributes={a="b",c="d"}',
+         ', frontend_attributes={a="b",is_spmd_generated="true",c="d"}', True),
+        (BROADCAST, "", ', frontend_attributes={a="b"}', False),
         (SHARDED, "}", _REDUCED % "SUM", True),
         (SHARDED, "}", _REDUCED % "MAX", False),
         (SHARDED, "}", ' metadata={{op_name="a"}, {op_name="b" source_line=3}}}', True),
     ],
-)
+)  # fmt: skip
 def test_what_versions_of_xla_spell_differently(text, old, new, same) -> None:
     for pair in ((old, new), (new, old)):
         verdict = compare(*(text % attribute for attribute in pair)).verdict

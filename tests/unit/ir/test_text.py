@@ -30,6 +30,36 @@ def test_source_stack_is_innermost_first_and_a_fusion_takes_its_roots(small):
     assert small.instruction("x").source == ()
 
 
+FUSED = """HloModule m
+f {
+  p = f32[2] parameter(0)
+  a = f32[2] negate(p), metadata={source_file="m.py" source_line=1}
+  b = f32[2] sine(a), metadata={source_file="m.py" source_line=2}
+  c = f32[2] cosine(b), metadata={op_name="c" source_file="m.py" source_line=2}
+  d = f32[2] tanh(c), metadata={source_file="m.py" source_line=3}
+  ROOT r = bf16[2] convert(d)
+}
+g {
+  q = bf16[2] parameter(0)
+  ROOT s = f32[2] convert(q)
+}
+ENTRY e {
+  x = f32[2] parameter(0)
+  y = bf16[2] fusion(x), kind=kLoop, calls=f
+  ROOT z = f32[2] fusion(y), kind=kLoop, calls=g
+}
+"""
+
+
+def test_a_fusion_whose_root_has_no_source_takes_the_most_frequent_one_inside():
+    module = read_text(FUSED)
+    assert [str(frame) for frame in module.instruction("y").source] == ["m.py:2"]
+    assert module.instruction("z").source == ()
+    assert module.instruction("r").source == (), "only a fusion stands for what it holds"
+    tied = read_text(FUSED.replace("op_name=", "x=").replace("source_line=2}", "source_line=4}", 1))
+    assert [str(frame) for frame in tied.instruction("y").source] == ["m.py:3"], "nearest the end"
+
+
 def test_names_without_percent_operands_with_shapes_and_comments():
     module = read_text(
         "HloModule old\nENTRY e {\n  a = f32[2]{0} parameter(0) // note\n"

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import io
 import json
+import signal
+import subprocess
+import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from hlo_lab import lowering
+from hlo_lab.api.dump import describe_script
 from hlo_lab.errors import InputError, NotFoundError, ProgramError, UseError
-from hlo_lab.lowering import ScriptRun, open_index
+from hlo_lab.lowering import Bundle, ScriptRun, open_index
+from hlo_lab.report import text
 
 TRAIN = """
 import sys
@@ -143,6 +149,104 @@ def test_a_script_that_does_not_end(write: Callable[..., Path], no_trace: Path) 
     file = write("forever.py", "import time\nwhile True: time.sleep(1)")
     with pytest.raises(ProgramError, match=r"still running after 2 s \(stage: script\)"):
         lowering.dump_script(file, out=no_trace / "out", time_limit=2)
+
+
+LATE = """
+import os, sys, time
+import jax
+
+@jax.jit
+def f(x): return x * 2
+
+for rows in range(1, 4):
+    f(jax.numpy.ones(rows))
+print("compiled", flush=True)
+{}
+"""
+
+
+def test_the_time_limit_keeps_what_was_captured(write: Callable[..., Path], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    file = write("late.py", LATE.format("time.sleep(600)"))
+    run = lowering.dump_script(file, out=out, name_filter="jit_f", time_limit=8)
+    assert run.status is None and run.failure is not None
+    assert "still running after 8 s" in run.failure
+    assert f"; 3 programs were kept in {out} (log: " in run.failure
+    assert [bundle.path.name for bundle in run.bundles] == ["jit_f", "jit_f.2", "jit_f.3"]
+    for bundle in open_index(out):
+        again = Bundle.open(bundle.path, check_hashes=True)
+        assert len(again.module()) > 1
+        assert set(again.manifest["versions"]) == {"hlo-lab", "python", "jax", "jaxlib"}
+        assert again.manifest["program"]["file"] == str(file)
+    index = json.loads((out / "index.json").read_text())
+    assert (index["status"], index["failure"]) == (None, run.failure)
+    assert sorted(path.name for path in out.iterdir()) == ["index.json", *(
+        bundle.path.name for bundle in run.bundles)]  # fmt: skip
+
+
+def test_a_crash_keeps_what_was_captured_and_nothing_half_done(
+    write: Callable[..., Path], tmp_path: Path
+) -> None:
+    text = """
+    from hlo_lab.lowering.worker import stages
+    stages.write_after = lambda *_: os.abort()
+    f(jax.numpy.ones(9))
+    """
+    file = write("crash.py", LATE.format(textwrap.dedent(text)))
+    run = lowering.dump_script(file, out=tmp_path / "out", name_filter="jit_f")
+    assert run.failure is not None and "was killed by SIGABRT" in run.failure
+    assert [bundle.path.name for bundle in run.bundles] == ["jit_f", "jit_f.2", "jit_f.3"]
+    assert not (tmp_path / "out" / "jit_f.4").exists()
+
+
+def test_a_script_is_stopped_after_so_many_programs(
+    write: Callable[..., Path], tmp_path: Path
+) -> None:
+    file = write("late.py", LATE.format("time.sleep(600)"))
+    printed = io.StringIO()
+    run = lowering.dump_script(
+        file, out=tmp_path / "out", name_filter="jit_f", stop_after=2, echo=printed
+    )
+    assert [bundle.path.name for bundle in run.bundles] == ["jit_f", "jit_f.2"]
+    assert (run.status, run.failure) == (None, None)
+    assert "compiled" not in printed.getvalue()
+    with pytest.raises(UseError, match="1 or more"):
+        lowering.dump_script(file, out=tmp_path / "none", stop_after=0)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_keeps_what_was_captured(
+    number: signal.Signals, code: int, write: Callable[..., Path], tmp_path: Path
+) -> None:
+    write("late.py", LATE.format("time.sleep(600)"))
+    command = [sys.executable, "-m", "hlo_lab", "dump", "--script", "late.py", "-o", "out"]
+    stopped = subprocess.Popen(
+        [*command, "--filter", "jit_f"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    assert stopped.stderr is not None
+    while "compiled" not in stopped.stderr.readline():
+        assert stopped.poll() is None
+    stopped.send_signal(number)
+    assert "3 programs were kept in out" in stopped.stderr.read()
+    assert stopped.wait(timeout=30) == code
+    assert len(open_index(tmp_path / "out")) == 3
+    assert not [path for path in tmp_path.iterdir() if path.name.endswith(".tmp")]
+
+
+def test_what_differs_from_the_program_of_the_same_name(run: ScriptRun) -> None:
+    entries = {entry["name"]: entry for entry in run.programs}
+    assert entries["jit_step"]["arguments"] == ["f32[8,8]", "f32[1,8]"]
+    assert "again" not in entries["jit_step"]
+    assert entries["jit_step.2"]["again"] == {
+        "of": "jit_step",
+        "changes": [{"argument": 1, "before": "f32[1,8]", "after": "f32[2,8]"}],
+    }
+    assert json.loads((run.path / "index.json").read_text())["programs"] == run.programs
+    report = text.to_string(describe_script(run))
+    assert "argument 1 f32[1,8] -> f32[2,8]" in report
+    row = next(line for line in report.splitlines() if line.startswith("  jit_step.2"))
+    assert "f32[8,8], f32[2,8]" in row
+    assert row.split()[1] == str(entries["jit_step.2"]["instructions"])
 
 
 def test_names_are_plain_folder_names(write: Callable[..., Path], tmp_path: Path) -> None:

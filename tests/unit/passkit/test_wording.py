@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from hlo_lab.ir.source import Frame
+from hlo_lab.ir.source import Frame, user_frame
 from hlo_lab.passkit.wording import (
     bytes_text,
     counted,
     op_text,
     seconds_text,
     times_text,
-    user_frame,
 )
 
 

@@ -230,3 +230,19 @@ def test_a_checkout_that_fails_says_why(repo: Path) -> None:
     ):
         pass
     assert worktrees(repo) == 1
+
+
+def test_renames(repo: Path) -> None:
+    run(repo, "mv", "program.py", "moved.py")
+    here = Repository.of(repo)
+    assert here.renames("HEAD", ".") == {"program.py": "moved.py"}
+    assert here.renames(".", "HEAD") == {"moved.py": "program.py"}
+    run(repo, "commit", "-q", "-m", "move")
+    assert here.renames("HEAD~1", "HEAD") == {"program.py": "moved.py"}
+    assert here.renames("tanh", "HEAD~1") == here.renames(".", ".") == {}
+    assert [here.has_file(name, "program.py") for name in ("tanh", "HEAD", ".")] == [True, 0, 0]
+    (repo / "sub").mkdir()
+    inside = Repository.of(repo / "sub")
+    assert inside.path_of("../moved.py:f") == "moved.py"
+    assert inside.reference("moved.py", "../program.py:f") == "../moved.py:f"
+    assert inside.path_of("package.module:f") is None
