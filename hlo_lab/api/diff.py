@@ -112,13 +112,13 @@ def diff(
     repository: str | Path = ".",
     progress: Progress = lambda text: None,
 ) -> Comparison:
-    """Compare two programs after compilation; ``REV:path/file.py:name`` names a revision's.
+    """Compare two programs after compilation.
 
     Args:
         a, b: with ``program`` two git revisions (``.`` is the working tree as it is);
             ``a`` may be a range such as ``main..feature`` (or ``main...feature``: from
             their common commit), and ``b`` is then the program. Without it two HLO
-            files, bundles, programs or modules.
+            files, bundles, programs or modules, or ``REV:path/file.py:name`` twice.
         program: ``path/file.py:name`` or ``package.module:name``.
         target, args: as for ``load``.
         stage: ``hlo-after`` or ``hlo-before`` optimisation, for bundles and programs.
