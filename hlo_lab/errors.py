@@ -28,6 +28,10 @@ class HloLabError(Exception):
     exit_code: ClassVar[int] = 2
 
 
+class HloLabWarning(UserWarning):
+    """Something that was understood in another way than it may have been meant."""
+
+
 class InputError(HloLabError):
     """A file, argument or name that the user gave is wrong."""
 

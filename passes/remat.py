@@ -25,7 +25,7 @@ from hlo_lab.passkit.wording import (
 
 _CONTROL = frozenset(("while", "conditional", "call", "async-start", "copy-start"))
 _CALLERS = frozenset(("while", "conditional", "call"))
-_PARTS = 3  # source lines that the finding on a loop names
+_PARTS = 2  # source lines that the finding on a loop names
 _UNSURE = "and XLA:CPU's scheduler often keeps the peak where it was"
 _MAX_CHAIN = 400  # kernels looked at per value; a longer chain counts as not worth it
 
@@ -256,9 +256,9 @@ class RematPass(AnalysisPass):
         return self.finding(
             module.instruction(kept.at),
             f"the loop at {place} stacks {counted(kept.values, 'value')}, "
-            f"{bytes_text(kept.stacked)}, for the backward pass; keeping its carry alone frees "
-            f"up to {share:.0%} of the peak for one more forward pass, at most {relative:.0%} of "
-            "the step's time" + (f"; most are {named}" if named else ""),
+            f"{bytes_text(kept.stacked)}, for the backward pass; making them again from its "
+            f"carry frees up to {share:.0%} of the peak and adds up to {relative:.0%} to the "
+            "step's time" + (f"; most are {named}" if named else ""),
             severity=Severity.WARNING if context.memory.scheduled else Severity.NOTE,
             advice=(
                 "Wrap the body: jax.lax.scan(jax.checkpoint(body, prevent_cse=False), ...); "

@@ -17,6 +17,7 @@ from hlo_lab.cli.common import (
     Target,
     TimeLimit,
     XlaFlags,
+    note,
     print_report,
     progress,
 )
@@ -120,7 +121,6 @@ def diff(
     Exits 1 when a budget of --fail-on is broken, 3 when a program fails in a revision.
     """
     from hlo_lab import api
-    from hlo_lab.cli.common import note
 
     left = _side(left_target, left_xla_flags, left_python)
     right = _side(right_target, right_xla_flags, right_python)

@@ -13,14 +13,15 @@ import functools
 import importlib
 import os
 import sys
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from hlo_lab import __version__
-from hlo_lab.errors import HloLabError
+from hlo_lab.errors import HloLabError, HloLabWarning
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     import typer
 
@@ -177,7 +178,8 @@ def _shielded(function: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(function)
     def run(*args: object, **kwargs: object) -> None:
         try:
-            function(*args, **kwargs)
+            with _warnings_as_notes():
+                function(*args, **kwargs)
             sys.stdout.flush()
         except KeyboardInterrupt:
             raise SystemExit(_say("interrupted", INTERRUPTED)) from None
@@ -185,6 +187,24 @@ def _shielded(function: Callable[..., None]) -> Callable[..., None]:
             raise SystemExit(_broken_pipe()) from None
 
     return run
+
+
+@contextlib.contextmanager
+def _warnings_as_notes() -> Iterator[None]:
+    """Show our own warnings as the notes that ``--quiet`` leaves out."""
+    from hlo_lab.cli.common import note
+
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def show_note(message: Warning | str, category: type[Warning], *where: Any) -> None:
+            if issubclass(category, HloLabWarning):
+                note(str(message))
+            else:
+                show(message, category, *where)
+
+        warnings.showwarning = show_note  # type: ignore[assignment]
+        yield
 
 
 def _resolve(target: str) -> Any:

@@ -22,6 +22,8 @@ COLLECTIVES = frozenset((
 ))  # fmt: skip
 REMATERIALISATION = "rematerialisation (jax.checkpoint, or the compiler's own)"
 _REMAT = ("rematted_computation", ".remat")
+_CASTS = frozenset(("convert", "copy"))  # XLA puts them where it likes
+_TWINS = 20_000  # matched nodes looked at for one group
 _QUIET = frozenset(("parameter", "constant", "broadcast", "tuple", "get-tuple-element", "bitcast"))
 
 
@@ -183,7 +185,7 @@ def _kind(matching: Matching, group: _Group) -> Kind:
     added = Counter(_opcodes(b, group.added + matching.to_b[group.replaced].astype(int).tolist()))
     if any(removed[opcode] != added[opcode] for opcode in COLLECTIVES):
         return Kind.COLLECTIVE
-    if _is_remat(a, group.removed) or _is_remat(b, group.added):
+    if _is_remat(a, group.removed) or _is_second(matching, group.added):
         return Kind.RECOMPUTE
     if group.replaced or (group.removed and group.added):
         return Kind.REPLACED
@@ -203,6 +205,27 @@ def _is_remat(graph: FlatGraph, nodes: list[int]) -> bool:
     return 0 < len(named) <= 2 * sum(is_rematerialised(graph.module, at) for at in named)
 
 
+def _is_second(matching: Matching, added: list[int]) -> bool:
+    """Whether what was added is rematerialised, or stands beside what is.
+
+    The match may give the first computation's partner to the second one; then it is the
+    first that seems to be new, and each of its operations has a rematerialised twin.
+    """
+    a, b = matching.a, matching.b
+    if _is_remat(b, added):
+        return True
+    loud = [node for node in added if b.opcode[node] not in _QUIET | _CASTS]
+    labels = b.exact[loud]
+    alike = np.nonzero(np.isin(b.exact, labels) & (matching.to_a >= 0))[0][:_TWINS]
+    twins = {
+        int(b.exact[node])
+        for node in alike.tolist()
+        if is_rematerialised(b.module, b.instruction[node])
+        and not is_rematerialised(a.module, a.instruction[matching.to_a[node]])
+    }
+    return 0 < len(loud) < 2 * sum(label in twins for label in labels.tolist())
+
+
 def _text(module: Module, at: int) -> str:
     op_name: str = module.metadatas[module.metadata[at]].op_name
     return op_name or (".remat" if ".remat" in module.instruction_names[at] else "")
@@ -220,7 +243,7 @@ def _summary(matching: Matching, group: _Group, kind: Kind) -> str:
     if kind is Kind.COLLECTIVE:
         return _collective_summary(matching, group)
     if kind is Kind.RECOMPUTE:
-        if _is_remat(b, group.added):
+        if _is_second(matching, group.added):
             return f"{operations(len(new))} recomputed: {histogram(_loud(new))}"
         return f"{operations(len(gone))} no longer recomputed: {histogram(_loud(gone))}"
     if kind is Kind.OPERANDS:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,9 @@ _NUMPY_NAMES = {
     "f4e2m1fn": "float4_e2m1fn",
 }  # fmt: skip
 _DTYPES = {**{name: name for name in _NUMPY_NAMES.values()}, **_NUMPY_NAMES}
+_NARROWER = {
+    "float64": "float32", "int64": "int32", "uint64": "uint32", "complex128": "complex64",
+}  # fmt: skip
 _SHORT_NAMES = {
     name: short for short, name in _NUMPY_NAMES.items() if not short.startswith(("i", "bool"))
 }
@@ -50,6 +53,33 @@ class ArraySpec:
 def short_shape(dtype: str, shape: Sequence[int]) -> str:
     """A shape as ``--args`` and HLO write it: ``f32[8,128]`` for numpy's ``float32``."""
     return f"{_SHORT_NAMES.get(dtype, dtype)}[{','.join(map(str, shape))}]"
+
+
+def narrowed(text: str, dtypes: Collection[str]) -> str | None:
+    """What to say where ``--args`` names 64-bit types that JAX took as 32 bits; else None.
+
+    Args:
+        dtypes: numpy's names of the element types that the program got.
+    """
+    lost = sorted(
+        {leaf.dtype for leaf in _leaves(parse_arguments(text)) if isinstance(leaf, ArraySpec)}
+        & _NARROWER.keys() - set(dtypes)
+    )
+    if not lost:
+        return None
+    wide = ", ".join(_SHORT_NAMES[name] for name in lost)
+    narrow = ", ".join(_SHORT_NAMES[_NARROWER[name]] for name in lost)
+    return f"--args has {wide}, which JAX takes as {narrow}: set JAX_ENABLE_X64=1 for 64 bits"
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if not isinstance(value, list | tuple):
+        yield value
+        return
+    for item in value:
+        yield from _leaves(item)
 
 
 def parse_arguments(text: str) -> tuple[tuple[Any, ...], dict[str, Any]]:

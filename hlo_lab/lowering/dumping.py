@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import sys
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from hlo_lab import __version__
-from hlo_lab.errors import CompilerError
-from hlo_lab.lowering.arguments import parse_arguments
+from hlo_lab.errors import CompilerError, HloLabWarning
+from hlo_lab.lowering.arguments import narrowed, parse_arguments
 from hlo_lab.lowering.bundle import Bundle
 from hlo_lab.lowering.flags import parse_flags
 from hlo_lab.lowering.manifest import flags, git_state, write_manifest
@@ -59,6 +60,9 @@ def dump(
         env: the program's environment; this process's own by default.
         progress: called with the stage and the seconds since the start.
 
+    Warns:
+        HloLabWarning: ``args`` names 64-bit types, and JAX took them as 32 bits.
+
     Raises:
         InputError, UseError: the reference, arguments, target or folder is wrong.
         ProgramError, CompilerError: the program or the compiler failed; ``log`` has more.
@@ -97,6 +101,9 @@ def dump(
             watch=folder / RAW if passes else None,
             progress=progress,
         )
+        note = args and narrowed(args, {each["dtype"] for each in info.get("arguments", ())})
+        if note:
+            warnings.warn(note, HloLabWarning, stacklevel=2)
         if passes:
             write_timeline(folder)
         source = info.pop("file", None) or (str(file.resolve()) if file else None)

@@ -85,6 +85,25 @@ def test_one_stage_to_stdout_writes_nothing_else(run: Run, place: Path) -> None:
     ]
 
 
+def test_64_bits_that_become_32_are_noted(place: Path) -> None:
+    def notes(*options: str, **variables: str) -> str:
+        command = [sys.executable, "-m", "hlo_lab", *options, "train.py:step", "--args"]
+        done = subprocess.run(
+            [*command, "f32[8,8], f64[2,8]"],
+            capture_output=True,
+            text=True,
+            cwd=place,
+            env={**os.environ, "XDG_STATE_HOME": str(place / "state"), **variables},
+            check=True,
+        )
+        return "".join(line for line in done.stderr.splitlines() if line.startswith("note: "))
+
+    expected = "note: --args has f64, which JAX takes as f32: set JAX_ENABLE_X64=1 for 64 bits"
+    assert notes("dump", "--stage", "jaxpr") == expected
+    assert notes("-q", "dump", "--stage", "jaxpr") == ""
+    assert notes("dump", "--stage", "jaxpr", JAX_ENABLE_X64="1") == ""
+
+
 def test_a_stage_and_a_bundle(run: Run, place: Path) -> None:
     done = run("train.py:step", "--stage", "passes", "-o", "both")
     assert json.loads(done.stdout) == json.loads((place / "both" / "passes.json").read_text())

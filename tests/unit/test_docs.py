@@ -46,3 +46,13 @@ def test_commands_in_the_documents_exist() -> None:
             assert used <= known[verb], f"{path.name}: {line}"
             checked += 1
     assert checked > 20
+
+
+def test_the_programs_that_the_documents_name_exist() -> None:
+    program = re.compile(r"(fixtures/programs/\w+\.py):(\w+)")
+    named = {found for path in DOCUMENTS for found in program.findall(path.read_text())}
+    named = {(file, function) for file, function in named if not function.isdecimal()}
+    assert len(named) >= 4
+    for file, function in named:
+        found = re.search(rf"^(?:def {function}\(|{function} = )", (ROOT / file).read_text(), re.M)
+        assert found, f"{file}:{function}"

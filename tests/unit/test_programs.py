@@ -13,7 +13,14 @@ import pytest
 PROGRAMS = Path(__file__).resolve().parents[2] / "fixtures" / "programs"
 NAMES = {
     "embedding": ["train_step", "train_step_sparse"],
-    "gpt": ["train_step", "train_step_scan", "train_step_remat", "train_step_bf16", "decode_step"],
+    "gpt": [
+        "train_step",
+        "train_step_scan",
+        "train_step_remat",
+        "train_step_scan_remat",
+        "train_step_bf16",
+        "decode_step",
+    ],
     "moe": ["train_step", "train_step_sorted"],
     "resnet": ["train_step", "predict"],
     "rl": ["train_step"],

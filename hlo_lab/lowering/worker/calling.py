@@ -6,13 +6,15 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from hlo_lab.errors import InputError
+from hlo_lab.errors import InputError, ProgramError
 from hlo_lab.lowering import adapter
 from hlo_lab.lowering.arguments import ArraySpec, parse_arguments
 from hlo_lab.lowering.worker.devices import TargetDevices
+from hlo_lab.lowering.worker.failure import explain, with_article
 from hlo_lab.lowering.worker.loading import JittedMethod
 
 
@@ -94,7 +96,8 @@ def find_arguments(
         args, kwargs = parse_arguments(text)
     else:
         args, kwargs = _example(function, owner, module, where, target)
-    _check_signature(function, args, kwargs, where)
+    source = _source(function, owner, module) if text is None else ""
+    _check_signature(function, args, kwargs, where, source)
     if isinstance(function, JittedMethod):
         args = (function.first, *args)
     flat, structure = jax.tree_util.tree_flatten_with_path((args, kwargs))
@@ -156,6 +159,16 @@ def _example(
     return (), {}
 
 
+def _source(function: Any, owner: Any, module: ModuleType) -> str:
+    """Where ``_example`` finds the arguments, for a message."""
+    for place in (function, getattr(function, "func", None)):
+        if place is not None and hasattr(place, "example_args"):
+            return f"{_name(place)}.example_args"
+    if owner is not module and hasattr(owner, "example_args"):
+        return f"example_args of {getattr(owner, '__name__', type(owner).__name__)}"
+    return f"example_args in {Path(getattr(module, '__file__', None) or module.__name__).name}"
+
+
 def _takes_nothing(function: Any) -> bool:
     try:
         return not inspect.signature(function).parameters
@@ -178,7 +191,18 @@ def _evaluate(example: Any, where: str, target: TargetDevices) -> Any:
             f"{where}: example_args takes {', '.join(sorted(needed))}; "
             f"only a parameter named mesh can be filled in"
         )
-    return example(mesh=target.mesh) if "mesh" in parameters else example()
+    if "mesh" not in parameters:
+        return example()
+    mesh = target.mesh
+    try:
+        return example(mesh=mesh)
+    except Exception as error:
+        if mesh.size > 1:
+            raise
+        raise ProgramError(
+            f"{explain(error, 'making its example arguments')}; example_args takes a mesh and "
+            f"the target has 1 device: try --target cpu:8"
+        ) from error
 
 
 def _normal(example: Any, where: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -190,13 +214,13 @@ def _normal(example: Any, where: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if hasattr(example, "shape"):
         return (example,), {}
     raise InputError(
-        f"{where}: example_args gives a {type(example).__name__}; "
+        f"{where}: example_args gives {with_article(type(example).__name__)}; "
         f"it must be a tuple (positional), a dict (by name) or one array"
     )
 
 
 def _check_signature(
-    function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], where: str
+    function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], where: str, source: str
 ) -> None:
     try:
         signature = inspect.signature(function)
@@ -207,8 +231,11 @@ def _check_signature(
     except TypeError as error:
         given = [describe(value) for value in args]
         given += [f"{name}={describe(value)}" for name, value in kwargs.items()]
+        came = f" from {source}" if source else ""
+        advice = "; give --args" if source else ""
         raise InputError(
-            f"{where} takes {_parameters(signature)} but was given ({', '.join(given)}): {error}"
+            f"{where} takes {_parameters(signature)} but was given ({', '.join(given)}){came}: "
+            f"{error}{advice}"
         ) from None
 
 

@@ -23,6 +23,11 @@ def explain(error: BaseException, doing: str) -> str:
     return f"the program failed while {doing}: {what}" + (f" at {where}" if where else "")
 
 
+def with_article(noun: str) -> str:
+    """``an int``, ``a dict``."""
+    return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"
+
+
 def first_line(message: str) -> str:
     """A message's first line with text, cut to a readable length."""
     line = next((line.strip() for line in message.splitlines() if line.strip()), "")

@@ -14,6 +14,7 @@ from typing import Any
 from hlo_lab.errors import InputError, NotFoundError
 from hlo_lab.lowering import adapter
 from hlo_lab.lowering.reference import ProgramReference
+from hlo_lab.lowering.worker.failure import with_article
 
 
 def load_module(reference: ProgramReference, cwd: Path) -> ModuleType:
@@ -82,7 +83,8 @@ def find_program(module: ModuleType, name: str, where: str) -> tuple[Any, Any]:
     if inspect.isclass(owner) and inspect.isfunction(inspect.getattr_static(owner, part)):
         found = getattr(_instance(owner, name, where), part)
     if not callable(found):
-        raise InputError(f"{where}:{name} is a {type(found).__name__}, not something to call")
+        kind = with_article(type(found).__name__)
+        raise InputError(f"{where}:{name} is {kind}, not something to call")
     return JittedMethod.of(found) or found, owner
 
 

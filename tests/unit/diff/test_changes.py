@@ -289,6 +289,31 @@ ENTRY e {
     assert plain.changes[0].cause == "copied into more or fewer fusions"
 
 
+def test_a_first_computation_whose_match_is_the_second_one_is_no_addition() -> None:
+    text = """\
+HloModule m, is_scheduled=true
+ENTRY e {
+  p = f32[64] parameter(0)
+  q = f32[64] parameter(1)
+  s = f32[64] sine(p), metadata={op_name="jit(f)/sin"}
+  t = f32[64] tanh(s), metadata={op_name="jit(f)/tanh"}
+  ROOT m = f32[64] multiply(t, q)
+}
+"""
+    mark = "jit(f)/checkpoint/rematted_computation"
+    after = text.replace("jit(f)/sin", f"{mark}/sin").replace("jit(f)/tanh", f"{mark}/tanh")
+    after = after.replace(
+        "  ROOT m = f32[64] multiply(t, q)",
+        """\
+  s2 = f32[64] sine(q), metadata={op_name="jit(f)/sin"}
+  t2 = f32[64] tanh(s2), metadata={op_name="jit(f)/tanh"}
+  m = f32[64] multiply(t, q)
+  ROOT a = f32[64] subtract(m, t2)""",
+    )
+    [change] = [c for c in compare(text, after).changes if "sine" in c.summary]
+    assert change.kind is Kind.RECOMPUTE
+
+
 def test_what_merely_follows_is_plumbing() -> None:
     result = edited(
         ("tuple(next, scaled)", "tuple(next, scaled, scaled)"),

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hlo_lab.errors import UseError
-from hlo_lab.lowering.arguments import ArraySpec, parse_arguments
+from hlo_lab.lowering.arguments import ArraySpec, narrowed, parse_arguments, short_shape
 
 F32 = ArraySpec("float32", (4, 4))
 
@@ -37,6 +37,23 @@ def test_names() -> None:
         (F32,),
         {"n": 3, "x": {"a": F32}},
     )
+
+
+def test_what_64_bit_types_became() -> None:
+    text = "{'w': [f64[2], s64[]]}, n=(c128[1],), x=f32[3], y=u64[1]"
+    assert narrowed(text, ["float32", "uint64", "complex64", "int32"]) == (
+        "--args has c128, f64, s64, which JAX takes as c64, f32, s32: "
+        "set JAX_ENABLE_X64=1 for 64 bits"
+    )
+    assert narrowed(text, ["float64", "int64", "complex128", "uint64"]) is None
+    assert narrowed("f32[2], 3, 'f64'", ["float32"]) is None
+
+
+def test_short_shapes() -> None:
+    assert short_shape("float32", [8, 128]) == "f32[8,128]"
+    assert short_shape("bool", []) == "pred[]"
+    assert short_shape("int8", (3,)) == "s8[3]"
+    assert short_shape("key<fry>", [2]) == "key<fry>[2]"
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def test_no_such_file_module_or_name(fails: Fails, programs: Path) -> None:
 def test_not_something_to_call(fails: Fails) -> None:
     error = fails(":number")
     assert isinstance(error, InputError)
-    assert "number is a int, not something to call" in str(error)
+    assert "number is an int, not something to call" in str(error)
     error = fails(":Needy.step")
     assert isinstance(error, InputError)
     assert "Needy needs arguments" in str(error)
@@ -76,6 +76,44 @@ def test_wrong_arguments_name_what_is_expected_and_given(fails: Fails) -> None:
     assert "extra=float32[2]): got an unexpected keyword argument 'extra'" in str(error)
 
 
+def test_wrong_arguments_say_where_they_came_from(fails: Fails, write: Write) -> None:
+    file = write(
+        "lm.py",
+        """
+        def f(x, p): return x
+        def g(x): return x
+        g.example_args = (1.0, 2.0)
+        class Model:
+            example_args = ({"a": 1.0, "b": 2.0},)
+            def step(self, x, y): return x
+        model = Model()
+        def example_args(): return ({"w": 1.0, "b": 2.0},)
+        """,
+    )
+    error = str(fails(f"{file}:f"))
+    assert "f takes (x, p) but was given (dict of 2) from example_args in lm.py: " in error
+    assert error.endswith("missing a required argument: 'p'; give --args")
+    assert "but was given (1.0, 2.0) from g.example_args: " in str(fails(f"{file}:g"))
+    assert "from example_args of Model: " in str(fails(f"{file}:model.step"))
+
+
+def test_example_arguments_for_several_devices_without_them(fails: Fails, write: Write) -> None:
+    file = write(
+        "mesh.py",
+        """
+        import numpy
+        def f(x): return x
+        def example_args(mesh): return numpy.array(mesh.devices).reshape(2, 4),
+        """,
+    )
+    error = fails(f"{file}:f")
+    assert isinstance(error, ProgramError)
+    assert "making its example arguments: ValueError: cannot reshape" in str(error)
+    hint = "; example_args takes a mesh and the target has 1 device: try --target cpu:8"
+    assert f"at {file}:4{hint} (log: " in str(error)
+    assert "try --target" not in str(fails(f"{file}:f", target="cpu:2"))
+
+
 def test_no_arguments_at_all(fails: Fails, write: Write) -> None:
     error = fails(f"{write('bare.py', 'def f(x): return x')}:f")
     assert isinstance(error, InputError)
@@ -85,7 +123,7 @@ def test_no_arguments_at_all(fails: Fails, write: Write) -> None:
 @pytest.mark.parametrize(
     ("example", "reason"),
     [
-        ("example_args = 3", "gives a int"),
+        ("example_args = 3", "gives an int"),
         ("def example_args(config): ...", "takes config"),
         ("def example_args(): pass", "gives a NoneType"),
     ],
