@@ -41,4 +41,4 @@ fi
 
 [ -x "$venv/bin/pip" ] || "$python" -m venv --clear "$venv"
 say "installing hlo-lab and its tools into $venv ..."
-"$venv/bin/pip" install -qq --disable-pip-version-check -e '.[dev]' ${HLO_LAB_EXTRA_REQUIREMENTS:-}
+"$venv/bin/pip" install -qq --disable-pip-version-check -e ".[dev${HLO_LAB_EXTRAS:+,$HLO_LAB_EXTRAS}]" ${HLO_LAB_EXTRA_REQUIREMENTS:-}
