@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Run the tests on each supported pair of Python and JAX, each in its own virtual environment.
 # MATRIX="3.11:0.10.2 3.12:0.12.0" chooses the pairs; interpreters come from the PATH or from pyenv.
+# MATRIX_EXTRAS="torch" or "tensorflow" also installs what reads those programs, and so tests it.
 set -euo pipefail
 pairs=${MATRIX:-"3.11:0.10.2 3.12:0.12.0 3.13:0.12.0"}
 results=()
@@ -28,7 +29,7 @@ for pair in $pairs; do
     fi
     printf '\n== Python %s, JAX %s\n' "$version" "$jax"
     venv=.matrix/py$version-jax$jax
-    if HLO_LAB_EXTRA_REQUIREMENTS="jax==$jax jaxlib==$jax" tools/setup.sh "$python" "$venv" &&
+    if HLO_LAB_EXTRAS=${MATRIX_EXTRAS:-} HLO_LAB_EXTRA_REQUIREMENTS="jax==$jax jaxlib==$jax" tools/setup.sh "$python" "$venv" &&
         "$venv/bin/python" -m pytest -n "${JOBS:-2}" ${PYTEST_ARGS:-}; then
         results+=("Python $version, JAX $jax: passed")
     else

@@ -41,4 +41,6 @@ fi
 
 [ -x "$venv/bin/pip" ] || "$python" -m venv --clear "$venv"
 say "installing hlo-lab and its tools into $venv ..."
-"$venv/bin/pip" install -qq --disable-pip-version-check -e '.[dev,tpu,cuda]' ${HLO_LAB_EXTRA_REQUIREMENTS:-}
+# The compilers for TPU and GPU come along, so that the tests compile for both.
+"$venv/bin/pip" install -qq --disable-pip-version-check \
+    -e ".[dev,tpu,cuda${HLO_LAB_EXTRAS:+,$HLO_LAB_EXTRAS}]" ${HLO_LAB_EXTRA_REQUIREMENTS:-}

@@ -123,11 +123,11 @@ def load(
         return Loaded(source, source.name, "file", target or DEFAULT_TARGET)
     text = str(source)
     path = Path(text)
-    if text != "-" and path.is_dir():
-        return _bundle(path, target)
     from hlo_lab.lowering.reference import ProgramReference
 
     code = ProgramReference.is_program_file(text)
+    if text != "-" and path.is_dir() and not code:
+        return _bundle(path, target)
     if ProgramReference.is_program(text) and (code or not path.is_file()):
         options = Options(target or DEFAULT_TARGET, args, mesh, tuple(xla_flags), python)
         return _program(text, options, time_limit, progress)

@@ -30,6 +30,7 @@ from hlo_lab.lowering.process import DEFAULT_TIME_LIMIT, Progress
 from hlo_lab.lowering.target import Target
 
 KEPT_SECONDS = 30 * 24 * 3600  # a bundle that nobody asked for in this time is removed
+TIDY_TRIES = 20  # a tenth of a second apart
 KEPT_STATES = 8  # of one program; older ones go, but not while somebody may be reading them
 IN_USE_SECONDS = 3600
 _VARIABLES = ("JAX_", "XLA_", "LIBTPU_", "TPU_", "PYTHON", "CUDA_")
@@ -148,8 +149,12 @@ def _entries(folder: Path) -> Iterator[Path]:
 def _tidy(folder: Path) -> None:
     """Remove what a killed process left of this key, and bundles that nobody wants any more."""
     now = time.time()
-    for left in folder.glob(".*.tmp"):  # this process holds the lock, so nobody is writing it
-        shutil.rmtree(left, ignore_errors=True)
+    for left in folder.glob(".*.tmp"):  # this process holds the lock, so nobody wants it
+        for _ in range(TIDY_TRIES):  # the worker of a killed process may write a moment longer
+            shutil.rmtree(left, ignore_errors=True)
+            if not left.exists():
+                break
+            time.sleep(0.1)
     for entry in list(_entries(folder))[KEPT_STATES:]:
         with contextlib.suppress(OSError):
             if now - (entry / MANIFEST).stat().st_mtime > IN_USE_SECONDS:

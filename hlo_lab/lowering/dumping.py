@@ -81,7 +81,7 @@ def dump(
     environment = worker_environment(chosen, env)
     with new_folder(out, force=force) as folder:
         request = {
-            "mode": "module" if program.kind in ("stablehlo", "hlo") else "function",
+            "mode": "module" if program.kind in ("stablehlo", "hlo", "saved_model") else "function",
             "reference": reference,
             "args": args,
             "target": target,

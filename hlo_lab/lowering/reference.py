@@ -1,4 +1,4 @@
-"""Naming a program: ``path/file.py:name``, ``package.module:name`` or a StableHLO file."""
+"""Naming a program: ``path/file.py:name``, ``package.module:name`` or a file that holds one."""
 
 from __future__ import annotations
 
@@ -12,14 +12,18 @@ from hlo_lab.errors import InputError, NotFoundError, UseError
 _DOTTED = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*")
 _FORMS = (
     "path/file.py:NAME, package.module:NAME, StableHLO (.mlir, .mlirbc), a jax.export artifact "
-    "(.jax_export) or HLO from before optimisation (.hlo, .txt, .pb)"
+    "(.jax_export), a torch.export artifact (.pt2), a SavedModel's folder (DIR or "
+    "DIR#SIGNATURE) or HLO from before optimisation (.hlo, .txt, .pb)"
 )
 SUFFIXES = {
     "stablehlo": (".mlir", ".mlirbc", ".stablehlo"),
     "export": (".jax_export", ".jaxexport", ".exported"),
+    "torch": (".pt2",),
     "hlo": (".hlo", ".txt", ".pb"),
 }
 """What the file of each kind of program is called; each may also end in ``.gz``."""
+SAVED_MODEL = "saved_model.pb"
+DEFAULT_SIGNATURE = "serving_default"
 
 
 @dataclass(frozen=True)
@@ -30,9 +34,10 @@ class ProgramReference:
         text: as the user wrote it.
         kind: ``file`` (a Python file and a name in it), ``module`` (an importable
             module and a name in it), ``stablehlo`` (MLIR text or bytecode), ``export`` (what
-            ``jax.export`` serialized) or ``hlo`` (a module, text or proto).
-        place: the file's path as written, or the module's dotted name.
-        name: dotted name inside it (``Model.step``); empty for the last three.
+            ``jax.export`` serialized), ``torch`` (what ``torch.export`` saved),
+            ``saved_model`` (TensorFlow's folder) or ``hlo`` (a module, text or proto).
+        place: the file's or folder's path as written, or the module's dotted name.
+        name: dotted name inside it (``Model.step``), a SavedModel's signature; else empty.
     """
 
     text: str
@@ -42,11 +47,13 @@ class ProgramReference:
 
     @classmethod
     def parse(cls, text: str) -> ProgramReference:
-        """Read a reference; touches no file.
+        """Read a reference; of the disk it asks only whether a folder is a SavedModel.
 
         Raises:
             UseError: the text has none of the known forms.
         """
+        if (model := _saved_model(text)) is not None:
+            return model
         place, colon, name = text.rpartition(":")
         for kind, suffixes in SUFFIXES.items():
             if text.removesuffix(".gz").endswith(suffixes):
@@ -75,7 +82,10 @@ class ProgramReference:
     def is_program_file(text: str) -> bool:
         """Whether it names a file that is a program even where it could be read as HLO."""
         plain = text.removesuffix(".gz")
-        return text.endswith(".py") or plain.endswith(SUFFIXES["stablehlo"] + SUFFIXES["export"])
+        known = SUFFIXES["stablehlo"] + SUFFIXES["export"] + SUFFIXES["torch"]
+        if _saved_model(text) is not None:
+            return True
+        return text.endswith(".py") or plain.endswith(known)
 
     def check_file(self, cwd: Path) -> Path | None:
         """The file that the reference names, or None for an importable module.
@@ -87,11 +97,26 @@ class ProgramReference:
         if self.kind == "module":
             return None
         path = cwd / self.place
+        if self.kind == "saved_model":
+            path /= SAVED_MODEL
         if path.is_dir():
             raise InputError(f"{self.place}: is a folder, not a program")
         if not path.exists():
             raise NotFoundError(f"{self.place}: no such file")
         return path
+
+
+def _saved_model(text: str) -> ProgramReference | None:
+    """``DIR``, ``DIR/saved_model.pb`` or either with ``#SIGNATURE``; None for anything else."""
+    place, mark, signature = text.partition("#")
+    folder = Path(place)
+    if folder.name == SAVED_MODEL:
+        folder = folder.parent
+    elif not (folder / SAVED_MODEL).is_file():
+        return None
+    if mark and not signature:
+        raise UseError(f"{text}: name a signature after #, such as {place}#{DEFAULT_SIGNATURE}")
+    return ProgramReference(text, "saved_model", str(folder), signature or DEFAULT_SIGNATURE)
 
 
 def _suggest(path: str) -> str:

@@ -38,6 +38,10 @@ class Inputs:
         environ: Any = type(os.environ)
         environ.__getitem__ = self._noting(environ.__getitem__)
 
+    def note(self, path: Path) -> None:
+        """Add a file that a C library reads."""
+        self._opened.add(_absolute(str(path)))
+
     def found(self) -> dict[str, Any] | None:
         """``files`` and ``environment``, each a fingerprint by name; stops watching.
 

@@ -23,7 +23,7 @@ from hlo_lab.errors import (
     ProgramError,
 )
 from hlo_lab.lowering import adapter
-from hlo_lab.lowering.reference import ProgramReference
+from hlo_lab.lowering.reference import SAVED_MODEL, ProgramReference
 from hlo_lab.lowering.target import Target
 from hlo_lab.lowering.worker.channel import Channel, die_with_parent
 from hlo_lab.lowering.worker.compiling import Compilation, DoesNotFitError
@@ -146,13 +146,43 @@ class _Worker:
         return info
 
     def module(self) -> dict[str, Any]:
-        from hlo_lab.lowering.worker import stages
+        from hlo_lab.lowering.worker import tensorflow_source
         from hlo_lab.lowering.worker.sources import read_module
 
         self.enter("read")
         self.prepare_jax()
         devices = self.prepare_target().devices
-        module = read_module(ProgramReference.parse(self.request["reference"]), self.cwd)
+        reference = ProgramReference.parse(self.request["reference"])
+        if reference.kind == "saved_model":
+            place = self.cwd / reference.place
+            self.inputs.note(place / SAVED_MODEL)
+            # the model stays: without it its variables are gone
+            function, model = tensorflow_source.load_signature(place, reference.name)
+            info = self.tensorflow(function, reference.text, devices)
+            del model
+            return info
+        return self.compile_module(read_module(reference, self.cwd), devices)
+
+    def tensorflow(self, function: Any, where: str, devices: list[Any]) -> dict[str, Any]:
+        """Compile what TensorFlow lowers a function to."""
+        from hlo_lab.ir.proto import read_proto
+        from hlo_lab.lowering.worker.sources import of_module
+        from hlo_lab.lowering.worker.tensorflow_source import hlo_of_function
+
+        self.enter("trace")
+        proto, names = hlo_of_function(function, self.request["args"], where)
+        info = self.compile_module(of_module(read_proto(proto), where), devices)
+        arguments = info["arguments"]
+        if len(arguments) == len(names):
+            info["arguments"] = [
+                {**each, "path": name} for each, name in zip(arguments, names, strict=True)
+            ]
+        return info
+
+    def compile_module(self, module: Any, devices: list[Any]) -> dict[str, Any]:
+        """Compile an MLIR module and write its stages; there is no jaxpr."""
+        from hlo_lab.lowering.worker import stages
+
         stages.write_before(self.folder, module)
         info = self.compile(
             lambda options: adapter.compile_stablehlo(module, options, devices),
@@ -162,7 +192,13 @@ class _Worker:
         return {**info, "arguments": adapter.main_arguments(module), "absent": ["jaxpr"]}
 
     def function(self) -> dict[str, Any]:
-        from hlo_lab.lowering.worker import calling, loading, stages
+        from hlo_lab.lowering.worker import (
+            calling,
+            loading,
+            stages,
+            tensorflow_source,
+            torch_source,
+        )
         from hlo_lab.lowering.worker.signature import describe_call
 
         reference = ProgramReference.parse(self.request["reference"])
@@ -170,11 +206,12 @@ class _Worker:
         if self.target.is_ahead_of_time:
             # before the program, which may ask for devices
             self.prepare_target()
-        if reference.kind == "export":
+        file: str | None
+        if reference.kind in ("export", "torch"):
             self.prepare_jax()
             devices = self.devices or self.prepare_target()
-            file: str | None
-            function, call, file = self.exported(reference, devices)
+            read = self.exported if reference.kind == "export" else self.torch_file
+            function, call, file = read(reference, devices)
         else:
             module = loading.load_module(reference, self.cwd)
             file = getattr(module, "__file__", None)
@@ -182,9 +219,17 @@ class _Worker:
             self.prepare_jax()
             self.enter("arguments")
             devices = self.devices or self.prepare_target()
-            call = calling.find_arguments(
-                function, owner, module, self.request["args"], reference.text, devices
-            )
+            args = self.request["args"]
+            exported = torch_source.exported_program(function)
+            if tensorflow_source.is_function(function):
+                info = self.tensorflow(function, reference.text, devices.devices)
+                return {"file": file, **info}
+            if exported is not None:
+                function, call = torch_source.call_of_exported(exported, args, reference.text)
+            else:
+                call = calling.find_arguments(
+                    function, owner, module, args, reference.text, devices
+                )
         self.enter("trace")
         jaxpr, lowered = self.lower(function, call, devices)
         self.check_platform(lowered, reference)
@@ -211,6 +256,19 @@ class _Worker:
         function, call, note = call_of_export(read_bytes(path), path.name, devices)
         if note:
             self.notes.append(note)
+        return function, call, str(path.resolve())
+
+    def torch_file(
+        self, reference: ProgramReference, devices: TargetDevices
+    ) -> tuple[Any, Any, str]:
+        """The function, its call and the file of what ``torch.export`` saved."""
+        from hlo_lab.lowering.worker import torch_source
+
+        self.enter("read")
+        path = self.cwd / reference.place
+        self.inputs.note(path)
+        exported = torch_source.load_exported(path)
+        function, call = torch_source.call_of_exported(exported, self.request["args"], path.name)
         return function, call, str(path.resolve())
 
     def compile(

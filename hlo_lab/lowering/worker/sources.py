@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hlo_lab.errors import InputError, MissingDependencyError, ReadError
 from hlo_lab.lowering import adapter
@@ -13,6 +13,9 @@ from hlo_lab.lowering.reference import ProgramReference
 from hlo_lab.lowering.worker.calling import Call
 from hlo_lab.lowering.worker.devices import TargetDevices
 from hlo_lab.lowering.worker.failure import first_line
+
+if TYPE_CHECKING:
+    from hlo_lab.ir.module import Module
 
 _BYTECODE = b"ML\xefR"
 
@@ -54,7 +57,6 @@ def _of_stablehlo(path: Path) -> Any:
 
 def _of_hlo(path: Path) -> Any:
     from hlo_lab.ir.files import read_module as read_hlo
-    from hlo_lab.ir.printer import print_module
 
     module = read_hlo(path)
     if module.is_scheduled:
@@ -62,14 +64,23 @@ def _of_hlo(path: Path) -> Any:
             f"{path.name}: is scheduled, so a compiler was there before; give the module from "
             f"before optimisation (--stage hlo-before)"
         )
+    return of_module(module, path.name)
+
+
+def of_module(module: Module, name: str) -> Any:
+    """The MLIR module of an HLO module from before optimisation.
+
+    Raises:
+        InputError: XLA does not take it.
+    """
+    from hlo_lab.ir.printer import print_module
+
     try:
         # our own reader takes every form of the file, XLA's only its text
         counts = (int(module.header.get(key, 1)) for key in ("replica_count", "num_partitions"))
         return adapter.stablehlo_of_hlo(print_module(module), *counts)
     except Exception as error:  # XLA's and MLIR's own error types
-        raise InputError(
-            f"{path.name}: XLA cannot take it back: {first_line(str(error))}"
-        ) from None
+        raise InputError(f"{name}: XLA cannot take it back: {first_line(str(error))}") from None
 
 
 def call_of_export(data: bytes, name: str, devices: TargetDevices) -> tuple[Any, Call, str]:

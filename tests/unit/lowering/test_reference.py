@@ -25,11 +25,32 @@ def test_forms(text: str, kind: str, place: str, name: str) -> None:
     assert ProgramReference.is_program(text)
 
 
-@pytest.mark.parametrize("text", ["", "module", "a/b.csv", ":step", "module:", "a b:c", "step.hlo"])
+@pytest.mark.parametrize("text", ["", "module", "a/b.csv", ":step", "module:", "a b:c"])
 def test_other_words_are_no_programs(text: str) -> None:
     assert not ProgramReference.is_program(text)
     with pytest.raises(UseError, match="names no program"):
         ProgramReference.parse(text)
+
+
+def test_a_module_can_be_compiled_but_is_read_where_both_are_possible() -> None:
+    assert ProgramReference.parse("step.hlo") == ProgramReference("step.hlo", "hlo", "step.hlo")
+    assert not ProgramReference.is_program("step.hlo")
+
+
+def test_programs_of_other_frameworks(tmp_path: Path) -> None:
+    parse = ProgramReference.parse
+    assert parse("a/model.pt2") == ProgramReference("a/model.pt2", "torch", "a/model.pt2")
+    (tmp_path / "saved_model.pb").write_bytes(b"")
+    folder = str(tmp_path)
+    for text, name in [
+        (folder, "serving_default"),
+        (f"{folder}#train", "train"),
+        (f"{folder}/saved_model.pb#train", "train"),
+    ]:
+        assert parse(text) == ProgramReference(text, "saved_model", folder, name)
+        assert ProgramReference.is_program_file(text)
+    with pytest.raises(UseError, match="name a signature after #"):
+        parse(f"{folder}#")
 
 
 @pytest.mark.parametrize("text", ["train.py", "train.py:", "train.py:a-b", "train.py:1"])
