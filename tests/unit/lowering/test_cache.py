@@ -107,7 +107,9 @@ def test_failures_are_not_kept(program: Path) -> None:
 def test_a_killed_process_leaves_nothing_that_hurts(program: Path) -> None:
     change(program / "helper.py", "import time; time.sleep(30); SCALE = 1.0\n")
     code = "from hlo_lab.lowering import dump_cached; dump_cached('main.py:step')"
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=program)
+    # said, not inherited: C libraries set variables (CUDA_...) that Python does not see, and
+    # another environment is another key of the cache
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=program, env=dict(os.environ))
     try:
         deadline = time.monotonic() + 20
         while not list(program_cache().glob("*/.*.tmp")) and time.monotonic() < deadline:
