@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -22,6 +19,7 @@ from hlo_lab.diff.places import histogram
 from hlo_lab.diff.result import Change, DiffResult, Kind, Side, Verdict
 from hlo_lab.diff.structure import rewired_pairs, structural_changes
 from hlo_lab.ir.module import Ints, Module
+from hlo_lab.ir.reading import pause_gc
 
 if TYPE_CHECKING:
     from hlo_lab.cost.machines import Machine
@@ -42,20 +40,8 @@ def diff_modules(a: Module, b: Module, machine: Machine | None = None) -> DiffRe
     from hlo_lab.cost.machines import for_target
 
     machine = for_target("cpu") if machine is None else machine
-    with _without_collector():
+    with pause_gc():
         return _compare(a, b, machine)
-
-
-@contextlib.contextmanager
-def _without_collector() -> Iterator[None]:
-    """Millions of tuples without a cycle among them: looking for one takes a fifth of the time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _compare(a: Module, b: Module, machine: Machine) -> DiffResult:
