@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hlo_lab.report.names import line_frame, own_frame, short_frame
+from hlo_lab.ir.source import user_frame
+from hlo_lab.report.names import line_frame, short_frame
 
 if TYPE_CHECKING:
     from hlo_lab.api.analyze import Analysis
@@ -44,7 +45,7 @@ def group_ops(analysis: Analysis) -> list[OpGroup]:
         # a fusion may have its source from what it holds
         key = metadata, at if label == "fusion" else -1
         if key not in lines:
-            frame = own_frame(module.source_stack(at))
+            frame = user_frame(module.source_stack(at))
             op_name = module.metadatas[metadata].op_name
             lines[key] = (short_frame(frame) or op_name, line_frame(frame) or op_name)
         if shape not in shapes:

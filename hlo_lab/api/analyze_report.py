@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from hlo_lab.api.analyze_ops import group_ops
 from hlo_lab.api.analyze_target import on_device, other_times, out_of_memory
+from hlo_lab.ir.source import user_frame
 from hlo_lab.passkit.finding import Severity
 from hlo_lab.report.document import (
     Block,
@@ -18,7 +19,7 @@ from hlo_lab.report.document import (
     Section,
     Table,
 )
-from hlo_lab.report.names import line_frame, own_frame, short_frame
+from hlo_lab.report.names import line_frame, short_frame
 from hlo_lab.report.units import (
     MISSING,
     format_bytes,
@@ -130,7 +131,7 @@ def _holders(analysis: Analysis) -> list[Block]:
                 str(len(group)),
                 kinds.most_common(1)[0][0] + ("+" if len(kinds) > 1 else ""),
                 largest.name,
-                line_frame(own_frame(group[0].source)) or place,
+                line_frame(user_frame(group[0].source)) or place,
             ]
         )
     if not rows:
@@ -156,7 +157,7 @@ def _padding(group: list[Holder], any_bytes: int) -> list[str]:
 
 def _place(analysis: Analysis, holder: Holder) -> str:
     """The source line; else arguments are summed up, and the rest named by what made it."""
-    place = short_frame(own_frame(holder.source))
+    place = short_frame(user_frame(holder.source))
     if place:
         return place
     if holder.kind == "argument":

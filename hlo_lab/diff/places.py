@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 
 from hlo_lab.diff.flatten import FlatGraph
 from hlo_lab.diff.result import Side
-from hlo_lab.ir.module import Module
-from hlo_lab.ir.source import Frame
+from hlo_lab.ir.source import Frame, user_frame
 
 MOST = 8  # names and source lines kept per side of a change
-_LIBRARY = re.compile(r"(?:^|[/\\])(?:site-packages|dist-packages|lib[/\\]python\d)")
 _LOOKED_AT = 200  # nodes of a group whose source stacks are read
 _HOPS = 4  # from a constant through broadcasts to what uses it
 
@@ -25,7 +22,7 @@ def side(graph: FlatGraph, nodes: Sequence[int]) -> Side:
     lines: dict[Frame, None] = {}
     op_name = ""
     for at in instructions:
-        frame = _own_line(module, at)
+        frame = user_frame(module.source_stack(at))
         if frame is not None:
             lines.setdefault(frame)
         op_name = op_name or module.metadatas[module.metadata[at]].op_name
@@ -36,7 +33,7 @@ def side(graph: FlatGraph, nodes: Sequence[int]) -> Side:
 def first_line(graph: FlatGraph, node: int) -> str:
     """``file:line`` of a node, else its op_name, else nothing."""
     at = int(graph.instruction[node])
-    frame = _own_line(graph.module, at)
+    frame = user_frame(graph.module.source_stack(at))
     if frame is not None:
         return short(frame)
     op_name: str = graph.module.metadatas[graph.module.metadata[at]].op_name
@@ -59,19 +56,15 @@ def user_lines(graph: FlatGraph, nodes: Sequence[int]) -> tuple[Frame, ...]:
             reached = [
                 user for at in reached for user in users[start[at] : start[at + 1]].tolist()
             ][:_LOOKED_AT]  # fmt: skip
-            found = (_own_line(graph.module, int(graph.instruction[user])) for user in reached)
+            found = (
+                user_frame(graph.module.source_stack(int(graph.instruction[user])))
+                for user in reached
+            )
             frame = next((frame for frame in found if frame is not None), None)
             if frame is not None:
                 lines.setdefault(frame)
                 break
     return tuple(lines)
-
-
-def _own_line(module: Module, at: int) -> Frame | None:
-    """The innermost source line outside installed packages, else the innermost of all."""
-    stack = module.source_stack(at)
-    own = (frame for frame in stack if not _LIBRARY.search(frame.file))
-    return next(own, stack[0] if stack else None)
 
 
 def histogram(opcodes: Iterable[str], most: int = 4) -> str:

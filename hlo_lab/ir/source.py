@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-_NOT_THE_USERS = ("/site-packages/", "/dist-packages/", "/lib/python3")
+_LIBRARY = re.compile(r"(?:^|[/\\])(?:site-packages|dist-packages|lib[/\\]python\d)")
 
 
 @dataclass(frozen=True)
@@ -21,9 +22,9 @@ class Frame:
         return f"{self.file}:{self.line}" + (f" in {self.function}" if self.function else "")
 
 
-def user_frame(stack: tuple[Frame, ...]) -> Frame | None:
-    """The innermost frame in the user's own code, else the innermost of all."""
-    own = (frame for frame in stack if not any(part in frame.file for part in _NOT_THE_USERS))
+def user_frame(stack: Sequence[Frame]) -> Frame | None:
+    """The innermost frame outside installed packages, else the innermost of all."""
+    own = (frame for frame in stack if not _LIBRARY.search(frame.file))
     return next(own, stack[0] if stack else None)
 
 

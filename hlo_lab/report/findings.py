@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from hlo_lab.ir.source import user_frame
 from hlo_lab.passkit.finding import Estimate, Finding, Verification, VerificationStatus
-from hlo_lab.report.names import clean, own_frame, short_frame
+from hlo_lab.report.names import clean, short_frame
 from hlo_lab.report.units import format_bytes, format_count, format_seconds
 
 
@@ -57,6 +58,6 @@ def with_advice(findings: Sequence[Finding]) -> Iterator[tuple[Finding, str]]:
 def places(finding: Finding) -> list[str]:
     """The user's own source line first, then the innermost where that is another."""
     stack = finding.where.source
-    own = own_frame(stack)
+    own = user_frame(stack)
     frames = [own] if own is None or own == stack[0] else [own, stack[0]]
     return [short_frame(frame) for frame in frames if frame is not None]

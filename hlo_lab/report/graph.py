@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 from hlo_lab.errors import UseError
 from hlo_lab.ir.module import Module
+from hlo_lab.ir.source import user_frame
 from hlo_lab.report import graph_fold as folding
 from hlo_lab.report.graph_fold import Path
 from hlo_lab.report.graph_kinds import FILL, heat, instruction_kind
 from hlo_lab.report.graph_names import find_computation, find_instruction
 from hlo_lab.report.graph_plain import Plain, as_is, without_plumbing
 from hlo_lab.report.graph_select import Selection, around, restrict, select
-from hlo_lab.report.names import clean, elide, own_frame, short_frame
+from hlo_lab.report.names import clean, elide, short_frame
 from hlo_lab.report.units import format_count, format_seconds, format_share
 
 if TYPE_CHECKING:
@@ -231,7 +232,7 @@ class _Builder:
             instruction = self.module.instruction(row)
             lines.append(f"%{instruction.name} {elide(instruction.op_name, 120)}".rstrip())
             stack = instruction.source
-            own = own_frame(stack)
+            own = user_frame(stack)
             frames = dict.fromkeys([own, *stack[:2]]) if own is not None else {}
             lines += [f"  {short_frame(frame)}" for frame in frames]
         if len(rows) > 3:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
 from pathlib import PurePath
 
 from hlo_lab.ir.source import Frame
 
-_LIBRARY = re.compile(r"(?:^|[/\\])(?:site-packages|dist-packages|lib[/\\]python\d)")
 _INSTALLED = re.compile(r"^.*[/\\](?:site|dist)-packages[/\\]")
 _LINE = re.compile(r"^(.*?:\d+)(?: (?:in )?(\S.*))?$")
 _SHORTEST = 8  # characters of a function's name that still tell
@@ -49,12 +47,6 @@ def elide_source(text: str, width: int) -> str:
     if len(text) <= width:
         return text
     return ELLIPSIS + text[len(text) - width + 1 :] if width > 1 else ELLIPSIS[:width]
-
-
-def own_frame(stack: Sequence[Frame]) -> Frame | None:
-    """The innermost line outside installed packages; the innermost of all where there is none."""
-    own = (frame for frame in stack if not _LIBRARY.search(frame.file))
-    return next(own, stack[0] if stack else None)
 
 
 def short_path(path: str) -> str:

@@ -4,13 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from hlo_lab.ir.source import Frame
+from hlo_lab.ir.source import Frame, user_frame
 from hlo_lab.report.names import (
     clean,
     elide,
     elide_source,
     line_frame,
-    own_frame,
     short_frame,
     short_path,
 )
@@ -44,9 +43,9 @@ def test_source_lines_lose_the_function_then_the_path() -> None:
 
 
 def test_own_frame_skips_installed_packages() -> None:
-    assert own_frame((LIBRARY, OWN)) == OWN
-    assert own_frame((LIBRARY,)) == LIBRARY
-    assert own_frame(()) is None
+    assert user_frame((LIBRARY, OWN)) == OWN
+    assert user_frame((LIBRARY,)) == LIBRARY
+    assert user_frame(()) is None
 
 
 def test_paths_are_relative_to_what_the_reader_knows(
