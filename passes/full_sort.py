@@ -101,6 +101,7 @@ class FullSortPass(AnalysisPass):
                 severity=severity,
                 advice="jax.lax.top_k(x, k) for the largest, -jax.lax.top_k(-x, k)[0] for the "
                 "smallest; it returns the indices too.",
+                remedy=("sort-to-top-k",),
                 seconds=group.seconds,
                 bytes=group.bytes,
                 context=context,

@@ -91,11 +91,15 @@ class AnalysisPass(Pass):
         *,
         severity: Severity = Severity.WARNING,
         advice: str = "",
+        remedy: tuple[str, ...] = (),
         seconds: float | None = None,
         bytes: int | None = None,
         context: Context | None = None,
     ) -> Finding:
-        """A finding of this pass at ``instruction``; ``seconds`` and ``bytes`` are savings."""
+        """A finding of this pass at ``instruction``; ``seconds`` and ``bytes`` are savings.
+
+        ``remedy`` names rewrite passes that do what ``advice`` says; see ``Finding``.
+        """
         machine = context.machine.name if context is not None else ""
         return Finding(
             code=self.code,
@@ -104,6 +108,7 @@ class AnalysisPass(Pass):
             message=message,
             where=Where.of(instruction),
             advice=advice,
+            remedy=remedy,
             estimate=Estimate(seconds, bytes, machine),
         )
 

@@ -77,7 +77,11 @@ class Verification:
 
 @dataclass(frozen=True)
 class Finding:
-    """One piece of advice. ``code`` is stable (``FUS001``); ``advice`` is what to do next."""
+    """One piece of advice. ``code`` is stable (``FUS001``); ``advice`` is what to do next.
+
+    ``remedy`` is the advice as rewrite passes, each as ``hlo-lab rewrite`` takes it, so that
+    it can be tried without a change of the source; empty where no pass does it.
+    """
 
     code: str
     pass_name: str
@@ -85,5 +89,6 @@ class Finding:
     message: str
     where: Where
     advice: str = ""
+    remedy: tuple[str, ...] = ()
     estimate: Estimate = field(default_factory=Estimate)
     verification: Verification = field(default_factory=Verification)
