@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from hlo_lab.cost.aliasing import parse_aliases
+from hlo_lab.cost.aliasing import donated, parse_aliases
 from hlo_lab.ir.module import Module
 from hlo_lab.passkit.base import AnalysisPass, Example
 from hlo_lab.passkit.context import Context
@@ -17,7 +17,6 @@ from hlo_lab.passkit.patterns import Flow
 from hlo_lab.passkit.tracing import updated
 from hlo_lab.passkit.wording import bytes_text, counted
 
-_DONOR = re.compile(r"\((\d+),")
 _TOP_NAME = re.compile(r"[A-Za-z_]\w*")
 _NAMED = 3  # arguments that the message names
 _CHECKED = 32  # arguments, the largest, whose readers are looked through
@@ -137,8 +136,7 @@ def _pairs(module: Module, flow: Flow) -> list[_Pair]:
     results = flow.operands(root) if flow.opcode(root) == "tuple" else [root]
     aliases = parse_aliases(module.header.get("input_output_alias", ""))
     reused = {path[0] if path else 0 for path, _, _ in aliases}
-    donated = {number for _, number, _ in aliases}
-    donated |= {int(number) for number in _DONOR.findall(module.header.get("buffer_donor", ""))}
+    given = donated(module)
     found = []
     for number, result in enumerate(results):
         if number in reused or not flow.shape(result).is_array:
@@ -147,7 +145,7 @@ def _pairs(module: Module, flow: Flow) -> list[_Pair]:
             at
             for at, path in updated(flow, result)
             if not path
-            and int(module.parameter_number[at]) not in donated
+            and int(module.parameter_number[at]) not in given
             and _fits(flow, at, result)
         ]
         if candidates:

@@ -21,6 +21,7 @@ Path = tuple[int, ...]
 Pair = tuple[Path, int, Path]
 
 _ALIASING = re.compile(r"\{([\d, ]*)\}:\s*\((\d+),\s*\{([\d, ]*)\}")
+_DONOR = re.compile(r"\((\d+),")
 # XLA:TPU fetches an array in slices that it puts one after the other, and calls them one array
 _JOINED = "ConcatBitcast"
 _PASSED_ON = frozenset(("copy", "bitcast", "tuple"))
@@ -29,6 +30,13 @@ _PASSED_ON = frozenset(("copy", "bitcast", "tuple"))
 def parse_aliases(text: str) -> list[Pair]:
     """Read ``{ {0}: (1, {}, may-alias) }``, as input_output_alias and custom calls print it."""
     return [(_path(a), int(number), _path(b)) for a, number, b in _ALIASING.findall(text)]
+
+
+def donated(module: Module) -> set[int]:
+    """Numbers of the entry's parameters whose buffers the program may write over."""
+    aliases = parse_aliases(module.header.get("input_output_alias", ""))
+    donors = _DONOR.findall(module.header.get("buffer_donor", ""))
+    return {number for _, number, _ in aliases} | {int(number) for number in donors}
 
 
 def _path(text: str) -> Path:

@@ -17,6 +17,7 @@ _MAX_SEEN = 4096  # instructions of one search
 _MAX_VERSIONS = 512  # of one value; an optimiser's update takes some fifty
 # Opcodes whose result holds the same elements in another order or form.
 SAME_ELEMENTS = HANDING_ON | frozenset(("copy", "convert", "reshape", "transpose"))
+_UNMOVED = HANDING_ON - {"bitcast"}  # a bitcast may transpose
 # Opcodes that write into the value of operand 0 and leave the rest as it is.
 UPDATES = frozenset(("dynamic-update-slice", "scatter"))
 
@@ -195,3 +196,38 @@ def _made_from(flow: Flow, at: int, path: Path) -> list[Source]:
     if opcode in UPDATES or opcode in SAME_ELEMENTS:
         return [(one, path) for one in operands[:1]]
     return [(one, ()) for one in operands] if opcode in ELEMENTWISE else []
+
+
+def copied(flow: Flow, at: int, path: Path = ()) -> tuple[Source, list[int]]:
+    """What a value is a plain copy of, same elements at the same places, and what copies it.
+
+    Through copies to other layouts and memories, XLA:TPU's in slices too; not out of loops.
+    """
+    kernels: list[int] = []
+    for _ in range(_MAX_STEPS):
+        at, path = flow.source(at, path, _UNMOVED)
+        parts = [] if path else _copied_from(flow, at)
+        if not parts:
+            break
+        kernels += [at, *parts[:-1]]
+        at = parts[-1]
+    return (at, path), kernels
+
+
+def _copied_from(flow: Flow, at: int) -> list[int]:
+    """What a copy copies, after the kernels that do it beside ``at``; nothing of what is none."""
+    opcode, operands = flow.opcode(at), flow.operands(at)
+    if opcode in ("copy", "copy-start"):
+        return operands[:1]
+    if opcode == "bitcast":
+        one, other = flow.shape(at), flow.shape(operands[0])
+        same = (one.dims, one.minor_to_major) == (other.dims, other.minor_to_major)
+        return operands if same and one.dtype == other.dtype else []
+    if opcode == "custom-call" and _is_joined(flow, at):
+        starts = [start for done in operands for start in flow.operands(done)]
+        whole = {one for start in starts for one in flow.operands(start)}
+        return [*starts, *whole] if len(whole) == 1 else []
+    if opcode == "fusion" and flow.contents(at) == {"copy"}:
+        moved = flow.handed_on(at, _UNMOVED | {"copy"})
+        return [] if moved is None else [moved]
+    return []

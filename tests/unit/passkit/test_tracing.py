@@ -6,7 +6,7 @@ import pytest
 
 from hlo_lab.ir.text import read_text
 from hlo_lab.passkit.patterns import Flow
-from hlo_lab.passkit.tracing import definition, kernel, readers, updated
+from hlo_lab.passkit.tracing import copied, definition, kernel, readers, updated
 
 TEXT = """HloModule m, is_scheduled=true
 
@@ -99,3 +99,40 @@ def test_a_changed_version_of_a_parameter(flow: Flow) -> None:
     assert names(flow, [one for one, _ in updated(flow, at(flow, "last"))]) == ["table"]
     assert list(updated(flow, at(flow, "other"))) == []
     assert list(updated(flow, at(flow, "product"))) == []
+
+
+COPIES = """HloModule m, is_scheduled=true
+
+ENTRY %main (x: f32[8,8], y: f32[8,8]) -> (f32[8,8], f32[8,8], f32[8,8]) {
+  %x = f32[8,8]{1,0} parameter(0)
+  %y = f32[8,8]{1,0} parameter(1)
+  %start = (f32[8,8]{1,0:S(1)}, f32[8,8]{1,0}, u32[]{:S(2)}) copy-start(%x)
+  %done = f32[8,8]{1,0:S(1)} copy-done(%start)
+  %same = f32[8,8]{1,0} copy(%done)
+  %first = ((f32[8,8]{1,0}), f32[4,8]{1,0:S(1)}, s32[]{:S(2)}) slice-start(%y), slice={[0:4], [0:8]}
+  %second = ((f32[8,8]{1,0}), f32[4,8]{1,0:S(1)}, s32[]{:S(2)}) slice-start(%y), slice={[4:8], [0:8]}
+  %top = f32[4,8]{1,0:S(1)} slice-done(%first)
+  %bottom = f32[4,8]{1,0:S(1)} slice-done(%second)
+  %joined = f32[8,8]{1,0:S(1)} custom-call(%top, %bottom), custom_call_target="ConcatBitcast"
+  %turned = f32[8,8]{0,1} bitcast(%x)
+  %transposed = f32[8,8]{1,0} copy(%turned)
+  ROOT %t = (f32[8,8]{1,0}, f32[8,8]{1,0}, f32[8,8]{1,0}) tuple(%same, %joined, %transposed)
+}
+"""  # noqa: E501
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "kernels"),
+    [
+        ("same", "x", ["same", "start"]),
+        ("joined", "y", ["joined", "first", "second"]),
+        ("transposed", "turned", ["transposed"]),
+    ],
+)
+def test_a_copy_is_followed_and_a_transposition_is_none(
+    name: str, source: str, kernels: list[str]
+) -> None:
+    module = read_text(COPIES.splitlines(keepends=True))
+    (found, path), through = copied(Flow(module), module.instruction(name).index)
+    assert (module.instruction_names[found], path) == (source, ())
+    assert [module.instruction_names[one] for one in through] == kernels
