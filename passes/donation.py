@@ -126,6 +126,7 @@ class DonationPass(AnalysisPass):
             severity=Severity.WARNING if saved >= WORTH * peak else Severity.NOTE,
             advice=f"Where the caller does not read the old value after the call: "
             f"jax.jit(..., donate_argnames=({names or '...'})).",
+            remedy=(f"donate-arguments{{arguments={_chosen(module, pairs)}}}",),
             bytes=saved,
             context=context,
         )
@@ -184,6 +185,14 @@ def _ordered(flow: Flow, pair: _Pair) -> bool:
         seen |= before
         waiting += before
     return not others
+
+
+def _chosen(module: Module, pairs: list[_Pair]) -> str:
+    """The arguments as the rewrite takes them: by name as JAX would, by number without names."""
+    names = [_top(pair.name) for pair in pairs]
+    if not all(names):
+        names = [str(int(module.parameter_number[pair.parameter])) for pair in pairs]
+    return "+".join(dict.fromkeys(names))
 
 
 def _top(name: str) -> str:

@@ -7,6 +7,7 @@ hlo-lab may import ``jax._src`` or ``jaxlib``.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -384,14 +385,24 @@ def with_module(lowered: Any, module: Any) -> Any:
     """A ``jax.stages.Lowered`` as another, which stays as it is, with another MLIR module.
 
     What JAX knows of the call is kept: donation, shardings, the trees of arguments and
-    results. The module has to take and give the same.
+    results. The module has to take and give the same; it may donate more.
     """
     import copy
+
+    import jax
 
     other = copy.copy(lowered)
     other._lowering = copy.copy(lowered._lowering)
     other._lowering._hlo = module
     other._lowering._executable = None
+    infos, tree = jax.tree_util.tree_flatten(lowered.args_info)
+    kept = sorted(lowered._lowering.compile_args["kept_var_idx"])
+    # arrays that the function closes over may come first
+    taken = main_arguments(module)[-len(kept) :] if kept else []
+    for number, each in zip(kept, taken, strict=False):
+        donated = infos[number].donated or each.get("donated", False)
+        infos[number] = dataclasses.replace(infos[number], donated=donated)
+    other.args_info = jax.tree_util.tree_unflatten(tree, infos)
     return other
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, cast
 
-from hlo_lab.errors import InputError, PassError
+from hlo_lab.errors import InputError, PassError, UseError
 from hlo_lab.passkit import mlir
 from hlo_lab.passkit.base import RewritePass
 from hlo_lab.passkit.loading import PassInfo, load_file
@@ -64,6 +64,7 @@ def apply(passes: Iterable[RewritePass], raw: Any) -> list[Applied]:
     """Rewrite an MLIR module in place; it is verified after each pass.
 
     Raises:
+        UseError: an option of a pass does not fit the program.
         PassError: a pass raised, or what it left is not valid.
     """
     done: list[Applied] = []
@@ -73,6 +74,8 @@ def apply(passes: Iterable[RewritePass], raw: Any) -> list[Applied]:
             try:
                 one.rewrite(rewriter)
                 rewriter.finish()
+            except UseError:  # an option that does not fit the program
+                raise
             except Exception as error:
                 raise pass_error(one, error) from error
             _verify(one, raw)

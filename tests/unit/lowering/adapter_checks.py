@@ -229,6 +229,19 @@ def check_with_module() -> None:
     assert double({"x": jnp.ones(4)})["x"].tolist() == [2.0] * 4
 
 
+def check_with_module_donates_more() -> None:
+    made = jax.jit(lambda unused, x: x * 2).lower(jnp.ones(4), jnp.ones(4))
+    text = adapter.stablehlo_text(made.compiler_ir())
+    text = text.replace("xf32> loc", "xf32> {jax.buffer_donor = true} loc", 1)
+    changed = adapter.with_module(made, adapter.parse_stablehlo(text))
+    infos = jax.tree_util.tree_leaves(changed.args_info)
+    assert [each.donated for each in infos] == [False, True]
+    given = jnp.ones(4)
+    assert changed.compile()(jnp.ones(4), given).tolist() == [2.0] * 4
+    assert given.is_deleted()
+    assert not any(each.donated for each in jax.tree_util.tree_leaves(made.args_info))
+
+
 def check_with_module_keeps_shardings() -> None:
     made = lowered().lower()
     copied = adapter.parse_stablehlo(adapter.stablehlo_text(made.compiler_ir()))

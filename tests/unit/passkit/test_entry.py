@@ -1,0 +1,36 @@
+"""What main takes and gives, and donation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from hlo_lab.passkit.entry import arguments, donate, results
+from tests.unit.passkit.modules import rewriting, traced
+
+X = jax.ShapeDtypeStruct((4, 8), jnp.float32)
+
+
+def _program(params: Any, x: Any) -> Any:
+    return jnp.sum(x), {"w": params["w"] + x}
+
+
+def test_names_and_donation() -> None:
+    raw = traced(_program, {"w": X}, X)
+    with rewriting(raw) as module:
+        first, second = arguments(module)
+        assert (first.name, second.name) == ("params['w']", "x")
+        assert (first.donated, first.alias, first.sharding) == (False, None, "")
+        total, new = results(module)
+        with pytest.raises(ValueError, match="cannot be written over argument 0"):
+            donate(module, first, total)
+        donate(module, first, new)
+        donate(module, second, None)
+        first, second = arguments(module)
+        assert (first.donated, first.alias) == (True, 1)
+        assert (second.donated, second.alias) == (True, None)
+        assert module.changes == 2
+    assert "tf.aliasing_output = 1" in str(raw)
