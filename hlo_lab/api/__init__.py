@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from hlo_lab.api.measure import measure as measure
     from hlo_lab.api.rewrite import Rewrite as Rewrite
     from hlo_lab.api.rewrite import rewrite as rewrite
+    from hlo_lab.api.run import ScriptRewrite as ScriptRewrite
+    from hlo_lab.api.run import run as run
     from hlo_lab.api.source import Loaded as Loaded
     from hlo_lab.api.source import load as load
     from hlo_lab.api.targets import targets as targets
@@ -49,6 +51,8 @@ _HOME = {
     "measure": "hlo_lab.api.measure",
     "Rewrite": "hlo_lab.api.rewrite",
     "rewrite": "hlo_lab.api.rewrite",
+    "ScriptRewrite": "hlo_lab.api.run",
+    "run": "hlo_lab.api.run",
     "Loaded": "hlo_lab.api.source",
     "load": "hlo_lab.api.source",
     "targets": "hlo_lab.api.targets",
@@ -60,6 +64,7 @@ __all__ = [
     "Loaded",
     "Measured",
     "Rewrite",
+    "ScriptRewrite",
     "TargetComparison",
     "analyze",
     "calibrate",
@@ -72,6 +77,7 @@ __all__ = [
     "load",
     "measure",
     "rewrite",
+    "run",
     "targets",
 ]
 

@@ -141,6 +141,11 @@ Version = Annotated[
 ]
 
 
+def is_quiet() -> bool:
+    """Whether nothing but errors is to go to stderr."""
+    return _settings["quiet"]
+
+
 def note(text: str) -> None:
     """One line on stderr for the user to know; nothing with ``--quiet``."""
     if not _settings["quiet"]:

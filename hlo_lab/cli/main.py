@@ -28,16 +28,23 @@ if TYPE_CHECKING:
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 BROKEN_PIPE = 141  # 128 + SIGPIPE
 COMPLETION = "_HLO_LAB_COMPLETE"  # set by the scripts that --install-completion installs
+SCRIPT = {"allow_interspersed_args": False, "ignore_unknown_options": True}  # -m is no option
 HELP_NAMES = {"help_option_names": ["-h", "--help"]}
 
 
 @dataclass(frozen=True)
 class Verb:
-    """``target`` is ``module:attribute``: a function, or a typer app that has verbs of its own."""
+    """A command.
+
+    Attributes:
+        target: ``module:attribute``: a function, or a typer app that has verbs of its own.
+        runs_script: whether its first word, and all that follows, is a script's.
+    """
 
     target: str
     summary: str
     example: str
+    runs_script: bool = False
 
 
 VERBS: dict[str, Verb] = {
@@ -75,6 +82,12 @@ VERBS: dict[str, Verb] = {
         "hlo_lab.cli.rewrite:rewrite",
         "Apply a rewrite pass: the same numbers? faster?",
         "hlo-lab rewrite sort-to-top-k train.py:step --measure",
+    ),
+    "run": Verb(
+        "hlo_lab.cli.run:run",
+        "Run a script as it is, with rewrite passes applied in it.",
+        "hlo-lab run --with-pass sort-to-top-k --check train.py --steps 20",
+        runs_script=True,
     ),
     "graph": Verb(
         "hlo_lab.cli.graph:graph",
@@ -167,7 +180,8 @@ def application(verbs: Collection[str]) -> typer.Typer:
         else:
             # a loaded function's docstring is its help
             summary = None if name in verbs else verb.summary
-            register = app.command(name, help=summary, epilog=epilog, context_settings=HELP_NAMES)
+            settings = {**HELP_NAMES, **(SCRIPT if verb.runs_script else {})}
+            register = app.command(name, help=summary, epilog=epilog, context_settings=settings)
             register(_shielded(target))
     return app
 

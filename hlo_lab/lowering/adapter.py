@@ -350,22 +350,83 @@ def _device_list(devices: Any) -> Any:
     return _jax.DeviceList(tuple(devices.flatten()))
 
 
-def on_compile(observe: Callable[[Any, Any], None]) -> None:
-    """Call ``observe(mlir_module, executable)`` after each compilation in this process.
+def around_compile(wrap: Callable[[Any, Callable[[Any], Any]], Any]) -> None:
+    """Let ``wrap(mlir_module, compile)`` give the executable of each compilation from now on.
 
-    ``compile_or_get_cached`` is the only way from a jitted function to XLA. The observer
-    must not raise.
+    ``compile`` takes an MLIR module and does what JAX would have done, its persistent cache
+    included; ``compile_or_get_cached`` is the only way from a jitted function to XLA.
     """
-    from jax._src import compiler
+    from jax._src import compiler, traceback_util
 
     original = compiler.compile_or_get_cached
 
-    def compile_and_tell(backend: Any, computation: Any, *args: Any, **kwargs: Any) -> Any:
-        executable = original(backend, computation, *args, **kwargs)
-        observe(computation, executable)
-        return executable
+    def compile_wrapped(backend: Any, computation: Any, *args: Any, **kwargs: Any) -> Any:
+        return wrap(computation, lambda module: original(backend, module, *args, **kwargs))
 
-    compiler.compile_or_get_cached = compile_and_tell
+    compiler.compile_or_get_cached = compile_wrapped
+    # what the compiler raises is shown without our frames, as without JAX's own
+    traceback_util.register_exclusion(str(Path(__file__).parents[1]))
+
+
+class Execution:
+    """A call of a compiled function that is about to happen.
+
+    Attributes:
+        executable: the ``LoadedExecutable``.
+    """
+
+    def __init__(self, raw: Any, call: Callable[..., Any], args: tuple[Any, ...]):
+        self.executable = raw.xla_executable
+        self._raw = raw
+        self._call = call
+        self._args = args
+
+    def run(self) -> Any:
+        """Do it."""
+        return self._call(self._raw, *self._args)
+
+    def run_with(self, executable: Any, donated: Sequence[int]) -> Any:
+        """Do it with another executable of the same arguments and results.
+
+        Args:
+            donated: numbers of the parameters that it uses up, and gets copies of.
+        """
+        import copy
+
+        import jax
+
+        args = list(self._args)
+        kept = [at for at in range(len(args)) if at in self._raw.kept_var_idx]
+        for at in (kept[number] for number in donated):
+            if isinstance(args[at], jax.Array):
+                args[at] = jax.device_put(args[at], args[at].sharding, may_alias=False)
+        other = copy.copy(self._raw)
+        other.xla_executable = executable
+        return self._call(other, *args)
+
+    @property
+    def effects(self) -> str:
+        """What the function does besides its results, which it must not do twice; mostly ""."""
+        raw = self._raw
+        if raw.ordered_effects or raw.has_unordered_effects or raw.has_host_callbacks:
+            return "it calls the host"
+        return "it writes to references" if raw.mut is not None else ""
+
+
+def around_execution(wrap: Callable[[Execution], Any]) -> None:
+    """Let ``wrap(execution)`` give the results of each call that goes through Python.
+
+    That is the first one of every executable; JAX's fast path may do those that follow.
+    """
+    from jax._src.interpreters import pxla
+
+    execute = pxla.ExecuteReplicated.__call__
+
+    def execute_wrapped(self: Any, *args: Any) -> Any:
+        return wrap(Execution(self, execute, args))
+
+    kind: Any = pxla.ExecuteReplicated
+    kind.__call__ = execute_wrapped
 
 
 def stablehlo_text(module: Any) -> str:

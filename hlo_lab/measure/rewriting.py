@@ -121,8 +121,8 @@ def compare_programs(
     before: Program, after: Program, tolerance: float | None = None
 ) -> list[Agreement]:
     """Call both once, with the same inputs."""
-    expected = [_array(each) for each in before.call(before.fresh())]
-    return compare_all(expected, [_array(each) for each in after.call(after.fresh())], tolerance)
+    expected = [as_array(each) for each in before.call(before.fresh())]
+    return compare_all(expected, [as_array(each) for each in after.call(after.fresh())], tolerance)
 
 
 def first_difference(
@@ -164,7 +164,7 @@ def _probe(rewriting: Rewritten, before: Program, numbers: Sequence[int]) -> lis
     for probe in rewriting.probes(numbers):
         arguments = tuple(replace(each, donated=False) for each in probe.arguments)
         results = Program(replace(probe, arguments=arguments), values, []).call(values)
-        sides.append([_array(each) for each in results])
+        sides.append([as_array(each) for each in results])
     # several devices give several parts of each value
     parts = len(sides[0]) // len(numbers)
     agreements = compare_all(sides[0], sides[1], rewriting.tolerance)
@@ -181,7 +181,8 @@ def _data(value: Any) -> Any:
     return jax.random.key_data(value) if is_key(value.dtype) else value
 
 
-def _array(value: Any) -> Any:
+def as_array(value: Any) -> Any:
+    """An array of JAX's as one of numpy's; keys as the numbers behind them."""
     import numpy as np
 
     return np.asarray(_data(value))

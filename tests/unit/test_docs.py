@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "fixtures" / "README.md"]
-VERBS = "dump|analyze|measure|compare|diff|rewrite|graph|passes|doctor"
+VERBS = "dump|analyze|measure|compare|diff|rewrite|run|graph|passes|doctor"
 COMMAND = re.compile(rf"(?:^|^\$ |^ {{4}}|`)(hlo-lab (?:{VERBS})\b[^`\n]*)", re.M)
 
 
@@ -38,6 +38,11 @@ def test_commands_in_the_documents_exist() -> None:
         for line in COMMAND.findall(path.read_text()):
             words = shlex.split(line, comments=True)[1:]
             words = words[: words.index("--")] if "--" in words else words
+            if words[0] == "run":  # from its name on, words are the script's
+                names = [
+                    at for at, word in enumerate(words) if word.endswith(".py") or word == "-m"
+                ]
+                words = words[: min(names, default=None)]
             verb = tuple(words[:2] if words[0] == "passes" else words[:1])
             if verb not in known:
                 known[verb] = options(list(verb))

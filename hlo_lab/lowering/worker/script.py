@@ -45,7 +45,7 @@ def capture(
         request["stop_after"],
         lambda: {"file": str(script.resolve()), **facts()},
     )
-    adapter.on_compile(captured.observe)
+    adapter.around_compile(captured.compile)
     sys.argv = [request["reference"], *request["argv"]]
     sys.path.insert(0, str(script.resolve().parent))
     failure: str | None = None
@@ -102,6 +102,11 @@ class _Capture:
         self._lock = threading.Lock()
         self._names: dict[str, int] = {}
         self._records = os.open(folder / RECORDS, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+    def compile(self, mlir_module: Any, compile: Callable[[Any], Any]) -> Any:
+        executable = compile(mlir_module)
+        self.observe(mlir_module, executable)
+        return executable
 
     def observe(self, mlir_module: Any, executable: Any) -> None:
         """Keep one program. Never raises into the script."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 import tempfile
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -182,12 +183,14 @@ def check_location_of() -> None:
     assert place.startswith(__file__)
 
 
-def check_on_compile_and_hidden_frames() -> None:
-    def observe(module: Any, made: Any) -> None:
+def check_around_compile_and_hidden_frames() -> None:
+    def observe(module: Any, compile: Callable[[Any], Any]) -> Any:
+        made = compile(module)
         text = adapter.hlo_text(adapter.optimised_module(made), large_constants=False)
         COMPILED.append((adapter.module_name(module), text))
+        return made
 
-    adapter.on_compile(observe)
+    adapter.around_compile(observe)
     adapter.hide_frames_of(Path(__file__).parent)
 
     @jax.jit
@@ -199,6 +202,29 @@ def check_on_compile_and_hidden_frames() -> None:
     found = [text for name, text in COMPILED if name == "jit_seen"]
     assert len(found) == 1
     assert "adapter_checks" not in found[0]
+
+
+def check_around_execution() -> None:
+    called = []
+
+    def wrap(execution: adapter.Execution) -> Any:
+        if "jit_unlike" not in adapter.optimised_module(execution.executable).name:
+            return execution.run()
+        called.append(execution.effects)
+        (copied,) = execution.run_with(execution.executable, [0])
+        assert copied.tolist() == [2.0] * 4
+        return execution.run()
+
+    adapter.around_execution(wrap)
+
+    @functools.partial(jax.jit, donate_argnums=1)
+    def unlike(unused: Any, x: Any) -> Any:
+        return x + 1
+
+    given = jnp.zeros(4) + 1
+    assert unlike(3, given).tolist() == [2.0] * 4
+    assert given.is_deleted()
+    assert called == [""]
 
 
 def check_plain_lowered() -> None:

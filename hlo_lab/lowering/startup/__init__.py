@@ -1,0 +1,1 @@
+"""What ``hlo-lab run`` puts in front of ``PYTHONPATH``; nothing else may be in this folder."""
