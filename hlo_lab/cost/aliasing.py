@@ -54,7 +54,7 @@ class Aliasing:
         self._attribute = module.attribute.tolist()
         self._shape = module.shape.tolist()
         self._in_place: dict[int, list[Pair]] = {}
-        self._shared: dict[tuple[int, int], bool] = {}
+        self._shared: dict[int, dict[int, bool]] = {}
         self._from_attribute: dict[int, list[Pair]] = {}
 
     def operands(self, at: int) -> list[int]:
@@ -146,10 +146,9 @@ class Aliasing:
         body = self.body(at) if self._opcode(at) == "fusion" else None
         if body is None:
             return False
-        key = (body, number)
-        if key not in self._shared:
-            self._shared[key] = self._used_elementwise(body, number)
-        return self._shared[key]
+        if body not in self._shared:
+            self._shared[body] = self._used_elementwise(body)
+        return self._shared[body].get(number, False)
 
     def _same_order(self, at: int, number: int) -> bool:
         """Whether elements of an operand and of a result lie in the same places.
@@ -165,16 +164,22 @@ class Aliasing:
             for _, leaf in results.leaves()
         )
 
-    def _used_elementwise(self, body: int, number: int) -> bool:
-        """All uses of the parameter, and of what is computed from it, are elementwise."""
+    def _used_elementwise(self, body: int) -> dict[int, bool]:
+        """By parameter: all its uses, and those of what is computed from it, are elementwise.
+
+        One pass from the results backwards, as a fusion may have hundreds of parameters.
+        """
         module = self.module
-        first, last = module.computation_start[body], module.computation_start[body + 1]
-        rows = np.nonzero(module.parameter_number[first:last] == number)[0]
-        tainted = {int(first + row) for row in rows}
-        for at in range(first, last):
-            if at in tainted or tainted.isdisjoint(self.operands(at)):
+        first, last = (int(at) for at in module.computation_start[body : body + 2])
+        elementwise = self.elementwise[first:last].tolist()
+        used_so = [True] * (last - first)
+        for row in range(last - first - 1, -1, -1):
+            at = first + row
+            if used_so[row] and (elementwise[row] or self._opcode(at) in _PASSED_ON):
                 continue
-            if not self.elementwise[at] and self._opcode(at) not in _PASSED_ON:
-                return False
-            tainted.add(at)
-        return bool(rows.size)
+            for operand in self.operands(at):
+                if first <= operand < at:  # they come first, but for hostile files
+                    used_so[operand - first] = False
+        numbers = module.parameter_number[first:last]
+        rows = np.nonzero(numbers >= 0)[0].tolist()
+        return {int(numbers[row]): used_so[row] for row in rows}
