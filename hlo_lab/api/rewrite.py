@@ -11,18 +11,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hlo_lab.api.source import DEFAULT_TARGET, TIME_LIMIT, Options, compile_cached
+from hlo_lab.api.source import DEFAULT_TARGET, TIME_LIMIT, Options, compile_cached, last_module
 from hlo_lab.errors import ExecutionError, UseError
 
 if TYPE_CHECKING:
     from hlo_lab.api.diff import Comparison
+    from hlo_lab.cost.judge import TimeChange, Times
     from hlo_lab.lowering.bundle import Bundle
     from hlo_lab.lowering.target import Target
     from hlo_lab.passkit.rewriting import PassSpec
     from hlo_lab.report.document import Report
 
 SCHEMA = "hlo-lab/rewrite"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 DEFAULT_SECONDS = 3.0
 NOTHING = 0.01  # of the time: less is no effect
 LIMIT = 5  # changes of the diff in a report
@@ -36,6 +37,7 @@ class Verdict(enum.StrEnum):
     FASTER = "faster"
     SLOWER = "slower"
     NO_EFFECT = "no effect"
+    UNDECIDED = "undecided"
     WRONG = "wrong"
 
 
@@ -45,7 +47,8 @@ class Basis(enum.StrEnum):
     NUMBERS = "numbers"  # the results differ
     STRUCTURE = "structure"  # what runs is the same
     MEASURED = "measured"
-    ESTIMATED = "estimated"
+    COMPILER = "compiler"  # its cycles, and our model where it gives none
+    MODEL = "model"
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,7 @@ class Rewrite:
         ops: StableHLO operations by name ``before`` and ``after``, calls inlined.
         comparison: the optimised modules compared; its deltas are the figures.
         stablehlo: the rewritten module as text, with source locations.
+        times: estimated seconds of a call, before and after.
         results: names of the program's results.
         run: what the numbers and times are, as ``measure.rewriting`` writes them, and the
             ``target`` that they are of; None where the programs were not run.
@@ -80,6 +84,7 @@ class Rewrite:
     ops: Mapping[str, Mapping[str, int]]
     comparison: Comparison
     stablehlo: str
+    times: tuple[Times, Times]
     results: Sequence[str]
     run: Mapping[str, Any] | None
     notes: list[str] = field(default_factory=list)
@@ -112,18 +117,28 @@ class Rewrite:
 
     @property
     def _judged(self) -> tuple[Verdict, Basis]:
+        from hlo_lab.cost.judge import Direction
         from hlo_lab.diff import Verdict as Change
 
         if self.agrees is False:
             return Verdict.WRONG, Basis.NUMBERS
         if self.comparison.verdict in (Change.IDENTICAL, Change.EQUIVALENT):
             return Verdict.NO_EFFECT, Basis.STRUCTURE
-        if self.run is not None and self.run["time"] is not None:
-            time = self.run["time"]
-            return _verdict(time["low"], time["high"]), Basis.MEASURED
-        seconds = self.comparison.result.deltas["overlapped_s"]
-        ratio = seconds["after"] / seconds["before"] if seconds["before"] else 1.0
-        return _verdict(ratio, ratio), Basis.ESTIMATED
+        change = self.change
+        verdict = {
+            Direction.FASTER: Verdict.FASTER,
+            Direction.SLOWER: Verdict.SLOWER,
+            Direction.SAME: Verdict.NO_EFFECT,
+            Direction.UNDECIDED: Verdict.UNDECIDED,
+        }[change.direction(NOTHING)]
+        return verdict, Basis(change.basis)
+
+    @property
+    def change(self) -> TimeChange:
+        """Seconds of a call before and after: measured, where they were, else estimated."""
+        from hlo_lab.cost.judge import time_change
+
+        return time_change(*self.times, None if self.run is None else self.run["time"])
 
     def to_dict(self) -> dict[str, Any]:
         """The document of ``--format json``; ``docs/json.md`` says what each field means."""
@@ -135,6 +150,12 @@ class Rewrite:
             "passes": [{**vars(each), "options": dict(each.options)} for each in self.passes],
             "verdict": str(self.verdict),
             "basis": str(self.basis),
+            "seconds": {
+                "before": self.change.before,
+                "after": self.change.after,
+                "low": self.change.low,
+                "high": self.change.high,
+            },
             "ops": {side: dict(sorted(counts.items())) for side, counts in self.ops.items()},
             "numbers": self._numbers(),
             "time": None if self.run is None else self.run["time"],
@@ -163,18 +184,12 @@ class Rewrite:
         return report(self)
 
 
-def _verdict(low: float, high: float) -> Verdict:
-    """By where after / before is."""
-    if high < 1 - NOTHING:
-        return Verdict.FASTER
-    return Verdict.SLOWER if low > 1 + NOTHING else Verdict.NO_EFFECT
-
-
 def rewrite(
     passes: str | Sequence[str],
     program: str,
     *,
     target: str | None = None,
+    at: str | None = None,
     args: str | None = None,
     mesh: str | None = None,
     xla_flags: Sequence[str] = (),
@@ -195,6 +210,7 @@ def rewrite(
             that are compiled.
         target, args, mesh, xla_flags, python: as for ``load``. For an accelerator the
             numbers are those of as many CPU devices.
+        at: ``FILE:LINE``, to rewrite nothing but what is from there.
         inputs: an ``.npz`` of arguments; others are the example's or random.
         measure: time both in turn, on this machine's CPU, for about ``seconds``.
         cores: CPU cores that they may use while they are timed; 0 for all.
@@ -210,6 +226,7 @@ def rewrite(
     """
     from hlo_lab.lowering.target import Target
     from hlo_lab.passkit.discovery import discover
+    from hlo_lab.passkit.place import Place
     from hlo_lab.passkit.rewriting import PassSpec
     from hlo_lab.passkit.selection import select_rewrites
 
@@ -224,7 +241,8 @@ def rewrite(
         )
     if seconds <= 0 or cores < 0:
         raise UseError("seconds are above 0, and cores 0 (all) or more")
-    specs = [PassSpec.of(info, one) for info, one in chosen]
+    place = None if at is None else Place.parse(at)
+    specs = [PassSpec.of(info, one, place) for info, one in chosen]
     options = Options(str(wanted), args, mesh, tuple(xla_flags), python)
     work = _Work(program, options, specs, inputs, time_limit, progress)
     before = compile_cached(program, options, time_limit, progress)
@@ -317,7 +335,8 @@ def _result(
     comparison = replace(comparison, before=program, after=f"{program} after {names}")
     idle = [each.name for each in passes if not each.changes]
     if idle:
-        notes.append(f"nothing to rewrite for {', '.join(dict.fromkeys(idle))}")
+        where = f" at {specs[0].place}" if specs[0].place is not None else ""
+        notes.append(f"nothing to rewrite for {', '.join(dict.fromkeys(idle))}{where}")
     notes += list(run["notes"]) if run is not None else []
     paths = [each["path"] or "result" for each in after.manifest["results"]]
     count = len(run["outputs"]) if run is not None else len(paths)
@@ -330,7 +349,17 @@ def _result(
         ops=done["ops"],
         comparison=comparison,
         stablehlo=after.text("stablehlo"),
+        times=(_times(before), _times(after)),
         results=paths,
         run=run,
         notes=notes,
     )
+
+
+def _times(bundle: Bundle) -> Times:
+    from hlo_lab.cost.judge import Times
+    from hlo_lab.cost.machines import for_target
+    from hlo_lab.cost.model import cost
+
+    module, _ = last_module(bundle)
+    return Times.of(module, cost(module, for_target(bundle.target)))

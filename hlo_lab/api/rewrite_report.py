@@ -61,13 +61,14 @@ def _verdict(rewrite: Rewrite) -> str:
     same = {True: "", False: "", None: "; numbers not compared"}[rewrite.agrees]
     if basis is Basis.STRUCTURE:
         return f"{verdict}: the compiler makes the same of both{same}"
+    change = rewrite.change
+    if verdict is Verdict.UNDECIDED:
+        return f"{verdict}: {change.disagreement}{same}"
     if basis is Basis.MEASURED:
         assert rewrite.run is not None
-        ratio = rewrite.run["time"]["ratio"]
-        return f"{verdict}, measured: {_times(ratio)}{same}"
-    seconds = rewrite.comparison.result.deltas["overlapped_s"]
-    ratio = seconds["after"] / seconds["before"] if seconds["before"] else 1.0
-    return f"{verdict}, estimated: {_times(ratio)}{same}"
+        return f"{verdict}, measured: {_times(rewrite.run['time']['ratio'])}{same}"
+    by = {Basis.COMPILER: " by the compiler's cycles", Basis.MODEL: ""}[basis]
+    return f"{verdict}, estimated{by}: {_times(change.ratio)}{same}"
 
 
 def _times(ratio: float) -> str:

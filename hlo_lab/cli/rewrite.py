@@ -48,6 +48,12 @@ def rewrite(
         list[str] | None,
         typer.Option("--pass", metavar="PASS", help="Then apply this one; repeatable."),
     ] = None,
+    at: Annotated[
+        str | None,
+        typer.Option(
+            "--at", metavar="FILE:LINE", help="Rewrite only what this source line asks for."
+        ),
+    ] = None,
     target: Target = None,
     measure: Annotated[
         bool, typer.Option("--measure", help="Also time both, in turn, on this machine's CPU.")
@@ -86,8 +92,8 @@ def rewrite(
     The passes change the program's StableHLO; the module is verified after each. Original
     and rewritten program are compiled for the target and run on this machine's CPU with the
     same inputs, and each result is compared: absolute and relative error, ULPs, NaN and
-    infinities. Then both are set side by side, and the verdict is faster, slower, no effect
-    or wrong.
+    infinities. Then both are set side by side, and the verdict is faster, slower, no effect,
+    undecided (estimates that contradict each other, or noise) or wrong.
 
     Exits 1 when the numbers are wrong, and names the first operation that differs; 3 when a
     pass, the program or the compiler failed.
@@ -101,6 +107,7 @@ def rewrite(
             [first, *(more or ())],
             program,
             target=target,
+            at=at,
             args=args,
             mesh=mesh,
             xla_flags=xla_flags or (),

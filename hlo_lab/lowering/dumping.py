@@ -44,6 +44,7 @@ def dump(
     progress: Progress | None = None,
     continuation: Mapping[str, Any] | None = None,
     rewrite: Sequence[PassSpec] = (),
+    must_change: bool = False,
 ) -> Bundle:
     """Lower and compile a program in a process of its own, and write its bundle.
 
@@ -68,12 +69,14 @@ def dump(
             of its own.
         rewrite: passes that change the StableHLO before it is compiled; the bundle is that
             of the rewritten program, and its manifest says under ``rewritten`` what they did.
+        must_change: do not compile where one of them changes nothing.
 
     Warns:
         HloLabWarning: ``args`` names 64-bit types, and JAX took them as 32 bits.
 
     Raises:
-        InputError, UseError: the reference, arguments, target or folder is wrong.
+        InputError, UseError: the reference, arguments, target or folder is wrong; a pass
+            that has to change something changes nothing.
         ProgramError, CompilerError: the program or the compiler failed; ``log`` has more.
     """
     program, chosen = ProgramReference.parse(reference), Target.parse(target)
@@ -100,7 +103,8 @@ def dump(
             "folder": str(folder),
             "cwd": str(start),
             "continuation": continuation,
-            "rewrite": [vars(spec) for spec in rewrite],
+            "rewrite": [spec.to_dict() for spec in rewrite],
+            "must_change": must_change,
         }
         info = run_worker(
             request,

@@ -34,7 +34,7 @@ def try_examples(
     """
     passes = [
         {
-            "spec": vars(PassSpec(str(info.path.resolve()), info.name, {})),
+            "spec": PassSpec(str(info.path.resolve()), info.name, {}).to_dict(),
             "examples": _sources(info),
         }
         for info in infos
@@ -66,7 +66,7 @@ def run(task: dict[str, Any], enter: Callable[[str], None]) -> dict[str, Any]:
     """In the worker: try every example of every pass."""
     trials: dict[str, list[dict[str, Any]]] = {}
     for one in task["passes"]:
-        spec = PassSpec(**one["spec"])
+        spec = PassSpec.from_dict(one["spec"])
         enter(f"try {spec.name}")
         trials[spec.name] = [vars(_try(spec, source)) for source in one["examples"]]
     return {"trials": trials}

@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hlo_lab.ir.source import Frame
+
 _ENUM = re.compile(r"#\w+<\w+ (\w+)>")
 _DIMENSIONS = re.compile(r"(\w+) = \[([\d, ]*)\]")
 _DENSE_ARRAYS = ("DenseI64ArrayAttr", "DenseI32ArrayAttr", "DenseBoolArrayAttr", "ArrayAttr")
@@ -249,3 +251,21 @@ def name_and_place(location: Any) -> tuple[str, Any]:
         return "", location
     child = location.child_loc
     return location.name_str, None if type(child).__name__ == "UnknownLoc" else child
+
+
+def frames(location: Any) -> tuple[Frame, ...]:
+    """The source lines of a location, innermost first."""
+    found: list[Frame] = []
+    pending = [location]
+    while pending:
+        one = pending.pop()
+        kind = type(one).__name__
+        if kind == "NameLoc":
+            pending.append(one.child_loc)
+        elif kind == "CallSiteLoc":
+            pending += [one.caller, one.callee]
+        elif kind == "FusedLoc":
+            pending += reversed(one.locations)
+        elif kind == "FileLineColLoc":
+            found.append(Frame(str(one.filename), int(one.start_line)))
+    return tuple(found)

@@ -17,6 +17,7 @@ from hlo_lab.passkit import mlir
 
 if TYPE_CHECKING:
     from hlo_lab.passkit.builder import Builder
+    from hlo_lab.passkit.place import Place
     from hlo_lab.passkit.stablehlo_patterns import Match, Pattern
 
 MARK = "hlo_lab.stands_for"  # attribute: which results of the original an operation gives
@@ -168,11 +169,14 @@ class Rewriter:
     Attributes:
         raw: the MLIR module; calls in it are inlined.
         changes: how often something was replaced.
+        place: which operations ``ops`` and ``matches`` give; None for all.
     """
 
-    def __init__(self, raw: Any):
+    def __init__(self, raw: Any, place: Place | None = None):
         self.raw = raw
         self.changes = 0
+        self.place = place
+        self._here = None if place is None else place.select(_walk(raw.operation))
         self._dead: set[Any] = set()
 
     # ---- looking
@@ -181,9 +185,10 @@ class Rewriter:
         """The operations of these names, or all, in program order; loops' bodies included.
 
         They are listed at the start; those that a rewrite left behind meanwhile are left out.
+        Of a rewriter with a place, those that were there from the start.
         """
         for raw in list(_walk(self.raw.operation)):
-            if not self.is_dead(raw):
+            if not self.is_dead(raw) and (self._here is None or raw in self._here):
                 op = Op(raw, self)
                 if not names or op.name in names:
                     yield op

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,6 +13,7 @@ from hlo_lab.passkit import mlir
 from hlo_lab.passkit.base import RewritePass
 from hlo_lab.passkit.loading import PassInfo, load_file
 from hlo_lab.passkit.pipeline import pass_error
+from hlo_lab.passkit.place import Place
 from hlo_lab.passkit.rewriter import Rewriter
 
 
@@ -22,20 +24,32 @@ class PassSpec:
     Attributes:
         path: its file.
         options: values of the fields that are not their defaults.
+        place: where it applies; None for everywhere.
     """
 
     path: str
     name: str
     options: Mapping[str, Any]
+    place: Place | None = None
 
     @classmethod
-    def of(cls, info: PassInfo, one: RewritePass) -> PassSpec:
+    def of(cls, info: PassInfo, one: RewritePass, place: Place | None = None) -> PassSpec:
         given = {
             field.name: getattr(one, field.name)
             for field in fields(cast(Any, one))
             if getattr(one, field.name) != field.default
         }
-        return cls(str(info.path.resolve()), info.name, given)
+        return cls(str(info.path.resolve()), info.name, given, place)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, given: Mapping[str, Any]) -> PassSpec:
+        """What ``to_dict`` gave."""
+        place = given["place"]
+        return cls(**{**given, "place": None if place is None else Place(**place)})
 
     def make(self) -> RewritePass:
         """The pass. Raises ``InputError`` where its file does not define it any more."""
@@ -60,8 +74,13 @@ def inline(raw: Any) -> int:
         return mlir.inline_calls(raw)
 
 
-def apply(passes: Iterable[RewritePass], raw: Any) -> list[Applied]:
+def apply(
+    passes: Iterable[RewritePass], raw: Any, places: Iterable[Place | None] = ()
+) -> list[Applied]:
     """Rewrite an MLIR module in place; it is verified after each pass.
+
+    Args:
+        places: where each pass applies; everywhere for those without.
 
     Raises:
         UseError: an option of a pass does not fit the program.
@@ -69,8 +88,8 @@ def apply(passes: Iterable[RewritePass], raw: Any) -> list[Applied]:
     """
     done: list[Applied] = []
     with raw.context, mlir.ir().Location.unknown():
-        for one in passes:
-            rewriter = Rewriter(raw)
+        for one, place in zip(passes, chain(places, repeat(None)), strict=False):
+            rewriter = Rewriter(raw, place)
             try:
                 one.rewrite(rewriter)
                 rewriter.finish()

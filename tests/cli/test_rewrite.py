@@ -61,6 +61,20 @@ def test_two_passes_as_text_and_the_module(folder: Path) -> None:
     assert document["notes"][0] == "nothing to rewrite for sort-to-top-k"
 
 
+def test_at_one_source_line(folder: Path) -> None:
+    line = PROGRAM.splitlines().index("    return jnp.sort(x)[:, -8:] + jax.nn.sigmoid(x[:, :8])")
+    for at, changes, verdict in ((line + 1, 1, "faster"), (line, 0, "no effect")):
+        where = f"prog.py:{at}"
+        done = run("sort-to-top-k", "prog.py:f", "--at", where, "-f", "json", cwd=folder)
+        assert done.returncode == 0, done.stderr
+        document = json.loads(done.stdout)
+        check(document, "rewrite")
+        assert (document["passes"][0]["changes"], document["verdict"]) == (changes, verdict)
+        note = f"nothing to rewrite for sort-to-top-k at {where}"
+        assert (note in document["notes"]) is (changes == 0)
+    assert document["seconds"]["before"] > 0
+
+
 def test_the_document_with_times(folder: Path) -> None:
     done = run(
         "sort-to-top-k{most=0.1}", "prog.py:f", "--measure", "--seconds", "0.2",
@@ -102,6 +116,7 @@ def test_wrong_numbers_exit_1_and_name_the_operation(folder: Path) -> None:
         (("fusion", "prog.py:f"), "analyses programs and rewrites nothing"),
         (("sort-to-top-kk", "prog.py:f"), "did you mean 'sort-to-top-k'"),
         (("sort-to-top-k", "gone.py:f"), "no such file"),
+        (("sort-to-top-k", "prog.py:f", "--at", "prog.py"), "give FILE:LINE"),
         (("sort-to-top-k", "prog.py:f", "--measure", "--target", "tpu:v5e"), "leave it out"),
         (("sort-to-top-k", "prog.py:f", "--emit", "gone/x.mlir"), "there is no folder gone"),
     ],

@@ -47,7 +47,7 @@ class Rewritten:
         with original.context:
             mark(original)
             copy = adapter.copy_module(original)
-        applied = apply(passes, copy)
+        applied = apply(passes, copy, [spec.place for spec in specs])
         errors = [one.relative_error for one in passes if one.relative_error is not None]
         return cls(original, copy, applied, max(errors, default=None))
 

@@ -212,8 +212,13 @@ class _Worker:
         if not self.request.get("rewrite"):
             return None
         self.enter("rewrite")
-        specs = [PassSpec(**spec) for spec in self.request["rewrite"]]
+        specs = [PassSpec.from_dict(spec) for spec in self.request["rewrite"]]
         self.rewriting = Rewritten.of(module, specs)
+        if self.request.get("must_change") and not all(
+            one.changes for one in self.rewriting.applied
+        ):
+            idle = next(i for i, one in enumerate(self.rewriting.applied) if not one.changes)
+            raise InputError(f"{specs[idle].name} finds nothing to change at {specs[idle].place}")
         return self.rewriting
 
     def module(self) -> dict[str, Any]:

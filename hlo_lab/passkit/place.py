@@ -1,0 +1,60 @@
+"""Where in a program a rewrite applies: a source line, or an operation's name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+from hlo_lab.errors import UseError
+from hlo_lab.ir.source import Frame, user_frame
+from hlo_lab.passkit import mlir
+
+
+@dataclass(frozen=True)
+class Place:
+    """A source line; without one the name that JAX gives an operation.
+
+    ``file`` may be the end of a path: ``train.py``, ``models/block.py``.
+    """
+
+    file: str = ""
+    line: int = 0
+    op_name: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}" if self.file else self.op_name
+
+    @classmethod
+    def parse(cls, text: str) -> Place:
+        """Read ``FILE:LINE``. Raises ``UseError``."""
+        file, _, line = text.rpartition(":")
+        if not file or not line.isdecimal():
+            raise UseError(f"--at {text!r}: give FILE:LINE, such as train.py:12")
+        return cls(file, int(line))
+
+    def select(self, operations: Iterable[Any]) -> set[Any]:
+        """The MLIR operations that are from here.
+
+        Those whose innermost line outside of installed packages is this one; where there are
+        none, those that were called from it.
+        """
+        if not self.file:
+            return {raw for raw in operations if self._is_named(raw)}
+        stacks = [(raw, mlir.frames(raw.location)) for raw in operations]
+        own = {raw for raw, stack in stacks if self._is_at(user_frame(stack))}
+        return own or {raw for raw, stack in stacks if any(map(self._is_at, stack))}
+
+    def _is_named(self, raw: Any) -> bool:
+        return mlir.name_and_place(raw.location)[0] == self.op_name
+
+    def _is_at(self, frame: Frame | None) -> bool:
+        if frame is None or frame.line != self.line:
+            return False
+        return frame.file == self.file or _ends_with(frame.file, self.file)
+
+
+def _ends_with(path: str, end: str) -> bool:
+    parts: Sequence[str] = PurePath(end).parts
+    return bool(parts) and PurePath(path).parts[-len(parts) :] == tuple(parts)
