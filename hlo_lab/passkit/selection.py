@@ -73,7 +73,8 @@ def find_pass(name: str, catalogue: Mapping[str, PassInfo]) -> PassInfo:
         if wanted in (info.name.lower(), info.code.lower()):
             return info
     names = [word for info in catalogue.values() for word in (info.name, info.code)]
-    raise UseError(f"no pass {name!r}; {_near(wanted, names)}")
+    hint = _close(wanted, names) or "`hlo-lab passes list` shows those there are"
+    raise UseError(f"no pass {name!r}; {hint}")
 
 
 def configure(info: PassInfo, options: Mapping[str, str]) -> Pass:
@@ -134,8 +135,10 @@ def _parse(text: str, catalogue: Mapping[str, PassInfo]) -> tuple[PassInfo, dict
 
 
 def _near(word: str, names: Sequence[str]) -> str:
+    return _close(word, names) or "known: " + ", ".join(names)
+
+
+def _close(word: str, names: Sequence[str]) -> str:
     lower = {name.lower(): name for name in names}
     close = difflib.get_close_matches(word.lower(), list(lower), n=2, cutoff=0.6)
-    if close:
-        return "did you mean " + " or ".join(repr(lower[name]) for name in close) + "?"
-    return "known: " + ", ".join(names)
+    return "did you mean " + " or ".join(repr(lower[name]) for name in close) + "?" if close else ""
