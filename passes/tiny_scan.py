@@ -101,6 +101,7 @@ class TinyScanPass(AnalysisPass):
                 severity=time_severity(context, group.seconds if kind == "tpu" else None),
                 advice=f"jax.lax.scan(..., unroll={self.unroll}), and compare; compiling takes "
                 "longer.",
+                remedy=(f"unroll-loop{{factor={self.unroll}}}",),
                 seconds=group.seconds if kind == "tpu" else None,
                 context=context,
             )

@@ -145,6 +145,30 @@ def copy(operation: Any, operands: Sequence[Any], before: Any, location: Any) ->
     return made
 
 
+def clone(operations: Sequence[Any], known: dict[Any, Any], before: Any) -> None:
+    """Operations of a block once more, in front of another, with other values for some.
+
+    Args:
+        known: values by those that they take the place of; results of the copies are added.
+    """
+    point = ir().InsertionPoint(before)
+    for operation in operations:
+        made = operation.clone(ip=point)
+        _replace_operands(made, known)
+        known.update(zip(operation.results, made.results, strict=True))
+
+
+def _replace_operands(operation: Any, known: Mapping[Any, Any]) -> None:
+    """Here and inside."""
+    for number, value in enumerate(operation.operands):
+        if value in known:
+            operation.operands[number] = known[value]
+    for region in operation.regions:
+        for block in region.blocks:
+            for each in block.operations:
+                _replace_operands(each.operation, known)
+
+
 # ---- inlining
 
 
@@ -212,7 +236,8 @@ def _inline(call: Any, callee: Any) -> list[Any]:
             returned = [known[value] for value in operation.operands]
             break
         copy = operation.clone(ip=point)
-        _rename(copy, known, call)
+        _replace_operands(copy, known)
+        _rename(copy, call)
         known.update(zip(operation.results, copy.results, strict=True))
         calls += [copy] if copy.name == "func.call" else _calls(copy)
     for result, value in zip(call.results, returned, strict=True):
@@ -221,16 +246,13 @@ def _inline(call: Any, callee: Any) -> list[Any]:
     return calls
 
 
-def _rename(operation: Any, known: Mapping[Any, Any], call: Any) -> None:
-    """Let a copy, and what is inside of it, use the values of its new place."""
-    for number, value in enumerate(operation.operands):
-        if value in known:
-            operation.operands[number] = known[value]
+def _rename(operation: Any, call: Any) -> None:
+    """Let a copy, and what is inside of it, be called as at its new place."""
     operation.location = _within(operation.location, call.location)
     for region in operation.regions:
         for block in region.blocks:
             for each in block.operations:
-                _rename(each.operation, known, call)
+                _rename(each.operation, call)
 
 
 def _within(inner: Any, outer: Any) -> Any:

@@ -141,6 +141,10 @@ class Op:
             for each in block.operations
         ]
 
+    def walk(self) -> Iterator[Op]:
+        """Everything that is inside of it, however deep, in program order."""
+        return (Op(each, self.rewriter) for each in _walk(self.raw))
+
     @property
     def arguments(self) -> list[Value]:
         """The arguments of its regions, one region after another."""
