@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from hlo_lab.errors import UseError
 from hlo_lab.passkit.base import RewriteExample, RewritePass
-from hlo_lab.passkit.entry import Argument, arguments, donate, results
+from hlo_lab.passkit.entry import Argument, arguments, chosen, donate, results
 from hlo_lab.passkit.rewriter import Rewriter
 
 _PROGRAM = """
@@ -79,31 +77,12 @@ class DonateArgumentsPass(RewritePass):
 
     def rewrite(self, module: Rewriter) -> None:
         """Pair arguments with results in their order, as JAX does."""
-        known = arguments(module)
-        taken = {each.alias for each in known}
+        taken = {each.alias for each in arguments(module)}
         free: dict[Any, list[Argument]] = defaultdict(list)
-        for each in self._chosen(known):
+        for each in chosen(module, self.arguments):
             if not each.donated:
                 free[each.value.raw.type, each.sharding].append(each)
         for result in results(module):
             waiting = free[result.value.raw.type, result.sharding]
             if result.number not in taken and waiting:
                 donate(module, waiting.pop(0), result)
-
-    def _chosen(self, known: Sequence[Argument]) -> list[Argument]:
-        wanted = [each.strip() for each in self.arguments.split("+") if each.strip()]
-        chosen: dict[int, Argument] = {}
-        for name in wanted:
-            found = [each for each in known if _is_named(each, name)]
-            if not found:
-                names = ", ".join(each.name or str(each.number) for each in known[:5])
-                raise UseError(f"no argument is called {name!r}; the first are {names}")
-            chosen |= {each.number: each for each in found}
-        return [each for each in known if each.number in chosen] if wanted else list(known)
-
-
-def _is_named(argument: Argument, name: str) -> bool:
-    if name.isdecimal():
-        return argument.number == int(name)
-    rest = argument.name.removeprefix(name)
-    return argument.name.startswith(name) and rest[:1] in ("", "[", ".")

@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hlo_lab.errors import UseError
 from hlo_lab.passkit import mlir
-from hlo_lab.passkit.rewriter import Rewriter, Value, main_block
+from hlo_lab.passkit.mlir_module import main_block
+from hlo_lab.passkit.rewriter import Rewriter, Value
 
 ALIAS = "tf.aliasing_output"  # of an argument: the number of the result that is written over it
 DONOR = "jax.buffer_donor"  # of an argument: XLA chooses the result
+_NAMED = 5  # arguments in a message
 _SHARDINGS = ("sdy.sharding", "mhlo.sharding")
 
 
@@ -62,6 +65,25 @@ def arguments(module: Rewriter) -> list[Argument]:
     return found
 
 
+def chosen(module: Rewriter, names: str) -> list[Argument]:
+    """Those that are named, in the order of main; all for no name.
+
+    Args:
+        names: whole names, their beginnings (``params`` for ``params['w']``) or numbers, with
+            ``+`` between them.
+
+    Raises:
+        UseError: there is no such argument.
+    """
+    known = arguments(module)
+    wanted = [each.strip() for each in names.split("+") if each.strip()]
+    for name in wanted:
+        if not any(_is_named(each, name) for each in known):
+            some = ", ".join(each.name or str(each.number) for each in known[:_NAMED])
+            raise UseError(f"no argument is called {name!r}; the first are {some}")
+    return [each for each in known if not wanted or any(_is_named(each, name) for name in wanted)]
+
+
 def results(module: Rewriter) -> list[Result]:
     """The results of main, in their order."""
     *_, last = main_block(module.raw).operations
@@ -93,6 +115,13 @@ def donate(module: Rewriter, argument: Argument, result: Result | None) -> None:
     own[argument.number] = {**own[argument.number], **added}
     main.attributes["arg_attrs"] = kinds.ArrayAttr.get([kinds.DictAttr.get(each) for each in own])
     module.changes += 1
+
+
+def _is_named(argument: Argument, name: str) -> bool:
+    if name.isdecimal():
+        return argument.number == int(name)
+    rest = argument.name.removeprefix(name)
+    return argument.name.startswith(name) and rest[:1] in ("", "[", ".")
 
 
 def _attributes(module: Rewriter, side: str, number: int) -> dict[str, Any]:

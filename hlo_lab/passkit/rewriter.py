@@ -9,24 +9,18 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hlo_lab.passkit import mlir
+from hlo_lab.passkit.mlir_module import DIALECT, is_pure, take_marks, taken, walk
 
 if TYPE_CHECKING:
     from hlo_lab.passkit.builder import Builder
     from hlo_lab.passkit.place import Place
     from hlo_lab.passkit.stablehlo_patterns import Match, Pattern
 
-MARK = "hlo_lab.stands_for"  # attribute: which results of the original an operation gives
-_DIALECT = "stablehlo."
-_PURE_DIALECTS = (_DIALECT, "chlo.")
-# they give the same whatever is around them, but something else sees that they ran
-_EFFECTS = frozenset(
-    f"{_DIALECT}{name}" for name in ("infeed", "outfeed", "send", "recv", "return", "rng")
-)
 _SEE_THROUGH = ("broadcast_in_dim", "convert", "reshape", "transpose")
 
 
@@ -98,7 +92,7 @@ class Op:
 
     @property
     def name(self) -> str:
-        return str(self.raw.name).removeprefix(_DIALECT)
+        return str(self.raw.name).removeprefix(DIALECT)
 
     @property
     def operands(self) -> list[Value]:
@@ -143,7 +137,7 @@ class Op:
 
     def walk(self) -> Iterator[Op]:
         """Everything that is inside of it, however deep, in program order."""
-        return (Op(each, self.rewriter) for each in _walk(self.raw))
+        return (Op(each, self.rewriter) for each in walk(self.raw))
 
     @property
     def arguments(self) -> list[Value]:
@@ -180,7 +174,7 @@ class Rewriter:
         self.raw = raw
         self.changes = 0
         self.place = place
-        self._here = None if place is None else place.select(_walk(raw.operation))
+        self._here = None if place is None else place.select(walk(raw.operation))
         self._dead: set[Any] = set()
 
     # ---- looking
@@ -191,7 +185,7 @@ class Rewriter:
         They are listed at the start; those that a rewrite left behind meanwhile are left out.
         Of a rewriter with a place, those that were there from the start.
         """
-        for raw in list(_walk(self.raw.operation)):
+        for raw in list(walk(self.raw.operation)):
             if not self.is_dead(raw) and (self._here is None or raw in self._here):
                 op = Op(raw, self)
                 if not names or op.name in names:
@@ -237,12 +231,26 @@ class Rewriter:
             if value.raw.type != other.raw.type:
                 raise ValueError(f"{value.raw.type} cannot be replaced by {other.raw.type}")
         for value, other in zip(values, new, strict=True):
-            _take_marks(value.raw, other.raw)
+            take_marks(value.raw, other.raw)
             value.raw.replace_all_uses_with(other.raw)
         self.changes += 1
         for value in values:
             if (op := value.op) is not None:
                 self._drop(op)
+
+    def remove(self, op: Op) -> None:
+        """Drop an operation whatever else sees that it runs. Counts as a change.
+
+        Raises:
+            ValueError: something takes what it gives.
+        """
+        if any(result.users for result in op.results):
+            raise ValueError(f"{op.name} has users: replace what it gives first")
+        self._dead.add(op.raw)
+        self.changes += 1
+        for value in op.operands:
+            if value.op is not None:
+                self._drop(value.op)
 
     def set_operand(self, op: Op, number: int, value: Value) -> None:
         """Let one operand be another value of its type. Counts as a change."""
@@ -280,7 +288,7 @@ class Rewriter:
 
         Users come after what they use, so they go last to first.
         """
-        for raw in reversed([raw for raw in _walk(self.raw.operation) if raw in self._dead]):
+        for raw in reversed([raw for raw in walk(self.raw.operation) if raw in self._dead]):
             raw.erase()
         self._dead.clear()
 
@@ -296,7 +304,7 @@ class Rewriter:
             pending += [value.op for value in each.operands if value.op is not None]
             pending += [
                 value.op
-                for inner in _walk(each.raw)
+                for inner in walk(each.raw)
                 for value in Op(inner, self).operands
                 if value.op is not None and not self.is_dead(value.op.raw)
             ]
@@ -304,108 +312,3 @@ class Rewriter:
 
 def _by_place(one: Any, other: Any) -> int:
     return -1 if one.is_before_in_block(other) else 1
-
-
-def is_pure(raw: Any) -> bool:
-    """Whether an operation may go when nobody takes its results."""
-    name = raw.name
-    if not name.startswith(_PURE_DIALECTS) or name in _EFFECTS:
-        return False
-    if name == f"{_DIALECT}custom_call" and "has_side_effect" in raw.attributes:
-        return not mlir.plain(raw.attributes["has_side_effect"])
-    return all(is_pure(each) or each.name == f"{_DIALECT}return" for each in _walk(raw))
-
-
-def mark(raw_module: Any) -> dict[int, Any]:
-    """Number the results of main's own operations, so that they are known after a rewrite.
-
-    Returns:
-        The results by number, in program order.
-    """
-    found: dict[int, Any] = {}
-    for operation in main_block(raw_module).operations:
-        raw = operation.operation
-        first = len(found)
-        found.update(enumerate(raw.results, first))
-        numbers = [f"{at}:{first + at}" for at in range(len(raw.results))]
-        if numbers:
-            raw.attributes[MARK] = mlir.ir().StringAttr.get(" ".join(numbers))
-    return found
-
-
-def marked(raw_module: Any) -> dict[int, Any]:
-    """Values of main by the number that ``mark`` gave to what they stand for."""
-    found: dict[int, Any] = {}
-    for operation in main_block(raw_module).operations:
-        raw = operation.operation
-        for result, number in _marks(raw):
-            found[number] = raw.results[result]
-    return found
-
-
-def unmark(raw_module: Any) -> None:
-    """Remove every number again."""
-    for raw in _walk(raw_module.operation):
-        if MARK in raw.attributes:
-            del raw.attributes[MARK]
-
-
-def main_block(raw_module: Any) -> Any:
-    """The block of the function that XLA enters. Raises ``ValueError`` where there is none."""
-    for each in raw_module.body.operations:
-        raw = each.operation
-        if raw.name == "func.func" and mlir.plain(raw.attributes["sym_name"]) == "main":
-            return raw.regions[0].blocks[0]
-    raise ValueError("it has no function named main")
-
-
-def returned(raw_module: Any) -> list[Any]:
-    """The values that main gives."""
-    *_, last = main_block(raw_module).operations
-    return list(last.operation.operands)
-
-
-def taken(raw: Any) -> list[Any]:
-    """The values that an operation takes, each once, and what is inside of it."""
-    inside = (value for each in _walk(raw) for value in each.operands)
-    return list(dict.fromkeys([*raw.operands, *inside]))
-
-
-def count_ops(raw_module: Any) -> dict[str, int]:
-    """How many operations of each name there are, functions and terminators left out."""
-    counts: dict[str, int] = {}
-    for raw in _walk(raw_module.operation):
-        name = str(raw.name).removeprefix(_DIALECT)
-        if name not in ("func.func", "func.return", "return"):
-            counts[name] = counts.get(name, 0) + 1
-    return counts
-
-
-def _marks(raw: Any) -> list[tuple[int, int]]:
-    if MARK not in raw.attributes:
-        return []
-    pairs: Sequence[str] = mlir.plain(raw.attributes[MARK]).split()
-    return [(int(at), int(number)) for at, _, number in (pair.partition(":") for pair in pairs)]
-
-
-def _take_marks(old: Any, new: Any) -> None:
-    """Let a new value stand for what the old one stood for."""
-    source, target = old.owner, new.owner
-    if not hasattr(source, "operation") or not hasattr(target, "operation"):
-        return
-    numbers = [number for at, number in _marks(source.operation) if at == old.result_number]
-    if not numbers:
-        return
-    raw = target.operation
-    kept = " ".join(f"{at}:{number}" for at, number in _marks(raw))
-    added = " ".join(f"{new.result_number}:{number}" for number in numbers)
-    raw.attributes[MARK] = mlir.ir().StringAttr.get(f"{kept} {added}".strip())
-
-
-def _walk(raw: Any) -> Iterator[Any]:
-    """What is inside of an operation, in program order."""
-    for region in raw.regions:
-        for block in region.blocks:
-            for each in block.operations:
-                yield each.operation
-                yield from _walk(each.operation)

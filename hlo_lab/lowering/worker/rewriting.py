@@ -9,7 +9,7 @@ from typing import Any
 
 from hlo_lab.lowering import adapter
 from hlo_lab.lowering.worker.executable import Executable
-from hlo_lab.passkit.rewriter import count_ops, mark, marked, returned, taken, unmark
+from hlo_lab.passkit.mlir_module import count_ops, mark, marked, returned, taken, unmark
 from hlo_lab.passkit.rewriting import Applied, PassSpec, apply, inline
 
 

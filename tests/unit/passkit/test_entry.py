@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from hlo_lab.passkit.entry import arguments, donate, results
+from hlo_lab.errors import UseError
+from hlo_lab.passkit.entry import arguments, chosen, donate, results
 from tests.unit.passkit.modules import rewriting, traced
 
 X = jax.ShapeDtypeStruct((4, 8), jnp.float32)
@@ -34,3 +35,16 @@ def test_names_and_donation() -> None:
         assert (second.donated, second.alias) == (True, None)
         assert module.changes == 2
     assert "tf.aliasing_output = 1" in str(raw)
+
+
+def test_arguments_by_name() -> None:
+    with rewriting(traced(_program, {"w": X}, X)) as module:
+        for names, numbers in (
+            ("", [0, 1]),
+            ("x+params", [0, 1]),
+            ("params['w']", [0]),
+            ("1", [1]),
+        ):
+            assert [each.number for each in chosen(module, names)] == numbers
+        with pytest.raises(UseError, match="no argument is called 'param'; the first are params"):
+            chosen(module, "x+param")

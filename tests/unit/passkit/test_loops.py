@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import pytest
 
 from hlo_lab.passkit.loops import CountedLoop
-from hlo_lab.passkit.rewriter import count_ops
+from hlo_lab.passkit.mlir_module import count_ops
 from hlo_lab.passkit.unrolling import unroll
 from tests.unit.passkit.modules import rewriting, traced
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from hlo_lab.passkit.rewriter import count_ops, mark, marked, unmark
+from hlo_lab.passkit.mlir_module import count_ops, mark, marked, unmark
 from hlo_lab.passkit.stablehlo_patterns import anything, capture, op, splat
 from tests.unit.passkit.modules import rewriting, traced
 

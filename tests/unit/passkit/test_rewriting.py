@@ -13,7 +13,8 @@ import pytest
 from hlo_lab.errors import InputError, PassError, UseError
 from hlo_lab.passkit.base import RewritePass
 from hlo_lab.passkit.discovery import discover
-from hlo_lab.passkit.rewriter import Rewriter, count_ops
+from hlo_lab.passkit.mlir_module import count_ops
+from hlo_lab.passkit.rewriter import Rewriter
 from hlo_lab.passkit.rewriting import PassSpec, apply
 from hlo_lab.passkit.scaffold import new_pass
 from hlo_lab.passkit.selection import select_passes, select_rewrites
