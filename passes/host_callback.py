@@ -98,6 +98,7 @@ class HostCallbackPass(AnalysisPass):
                 severity=Severity.WARNING if worst.key == _IN_LOOP else Severity.NOTE,
                 advice="Return the values from the loop and use them after it, or call the host "
                 "only every so often, under jax.lax.cond.",
+                remedy=("drop-callbacks",) if "Python" in worst.text else (),
                 context=context,
             )
 

@@ -293,11 +293,22 @@ def main_arguments(module: Any) -> list[dict[str, Any]]:
         tensor = ir.RankedTensorType(each)
         dtype = numpy_name(str(tensor.element_type))
         out.append({"path": f"[{number}]", "dtype": dtype, "shape": list(tensor.shape)})
-    if "arg_attrs" in main.attributes:
-        for entry, own in zip(out, main.attributes["arg_attrs"], strict=True):
-            if "tf.aliasing_output" in own or "jax.buffer_donor" in own:
-                entry["donated"] = True
+    for entry, donated in zip(out, donations(module), strict=True):
+        if donated:
+            entry["donated"] = True
     return out
+
+
+def donations(module: Any) -> list[bool]:
+    """Whether a call of an MLIR module uses each argument up, tokens included."""
+    main = _main_function(module)
+    block = main.regions[0].blocks[0]
+    if "arg_attrs" not in main.attributes:
+        return [False] * len(block.arguments)
+    return [
+        "tf.aliasing_output" in own or "jax.buffer_donor" in own
+        for own in main.attributes["arg_attrs"]
+    ]
 
 
 def parameter_shardings(executable: Any, count: int) -> list[Any]:
@@ -458,11 +469,10 @@ def with_module(lowered: Any, module: Any) -> Any:
     other._lowering._executable = None
     infos, tree = jax.tree_util.tree_flatten(lowered.args_info)
     kept = sorted(lowered._lowering.compile_args["kept_var_idx"])
-    # arrays that the function closes over may come first
-    taken = main_arguments(module)[-len(kept) :] if kept else []
-    for number, each in zip(kept, taken, strict=False):
-        donated = infos[number].donated or each.get("donated", False)
-        infos[number] = dataclasses.replace(infos[number], donated=donated)
+    # tokens and arrays that the function closes over come first
+    for number, donated in zip(kept[::-1], donations(module)[::-1], strict=False):
+        if donated:
+            infos[number] = dataclasses.replace(infos[number], donated=True)
     other.args_info = jax.tree_util.tree_unflatten(tree, infos)
     return other
 

@@ -54,6 +54,11 @@ class Value:
         return self.dtype.startswith(("f", "bf"))
 
     @property
+    def is_token(self) -> bool:
+        """Whether it only says what comes after what; then it has neither shape nor dtype."""
+        return str(self.raw.type) == "!stablehlo.token"
+
+    @property
     def op(self) -> Op | None:
         """What gives it; None of an argument."""
         owner = self.raw.owner
