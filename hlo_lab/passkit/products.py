@@ -12,8 +12,9 @@ from hlo_lab.cost.machines import Machine
 from hlo_lab.cost.tables import attributes_at, integers
 from hlo_lab.cost.windows import parse_dim_labels
 from hlo_lab.ir.module import Module
+from hlo_lab.passkit.context import Context
 from hlo_lab.passkit.patterns import HANDING_ON, Flow
-from hlo_lab.passkit.tracing import definition
+from hlo_lab.passkit.tracing import definition, kernel
 
 _MALFORMED = (ValueError, KeyError, IndexError)
 _SAME_VALUE = HANDING_ON | frozenset(("copy", "convert", "reshape", "copy-start"))
@@ -59,6 +60,29 @@ def products(module: Module, flow: Flow) -> Iterator[Product]:
         found = _reduce(flow, at)
         if found is not None:
             yield found
+
+
+def narrow_products(
+    module: Module, context: Context, most_rows: int
+) -> Iterator[tuple[Product, int]]:
+    """Products of at most ``most_rows`` rows with a larger matrix, and the kernel of each.
+
+    ``left`` has the rows; products of a batch of matrices are left out.
+    """
+    for product in products(module, context.flow):
+        for each in (product, product.turned):
+            if each.rows > most_rows or min(each.columns, each.depth) <= most_rows:
+                continue
+            at = kernel(context.flow, each.at)
+            if each.batch == 1 and context.cost.top_level[at]:
+                yield each, at
+            break
+
+
+def rows_text(product: Product) -> str:
+    """``a vector with the same 1024x512 matrix``."""
+    rows = "a vector" if product.rows == 1 else f"{product.rows} rows"
+    return f"{rows} with the same {product.depth}x{product.columns} matrix"
 
 
 def batched_seconds(product: Product, times: float, machine: Machine) -> float:
@@ -133,8 +157,6 @@ def _reduce(flow: Flow, at: int) -> Product | None:
     times, _ = definition(flow, operands[0], (), _SAME_VALUE)
     factors = flow.operands(times)
     if flow.opcode(times) != "multiply" or len(factors) != 2:
-        return None
-    if flow.computation_of(times) != flow.computation_of(at):
         return None
     spread = [_spread(flow, one) for one in factors]
     if (spread[0] is None) == (spread[1] is None):
