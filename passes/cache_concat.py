@@ -129,6 +129,7 @@ class CacheConcatPass(AnalysisPass):
                 advice="Keep a buffer of fixed length, write with jax.lax."
                 "dynamic_update_slice_in_dim at position (modulo the length for a window), and "
                 "donate the buffer.",
+                remedy=("concatenate-to-update",),
                 seconds=group.seconds,
                 bytes=group.bytes,
                 context=context,

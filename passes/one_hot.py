@@ -130,6 +130,7 @@ class OneHotPass(AnalysisPass):
                 severity=time_severity(context, group.seconds) if sure else Severity.NOTE,
                 advice='table[ids], or table.at[ids].get(mode="fill", fill_value=0) where ids '
                 "may lie outside of it; compile the gradient both ways.",
+                remedy=("one-hot-to-gather",),
                 seconds=group.seconds,
                 bytes=group.bytes,
                 context=context,

@@ -85,6 +85,7 @@ class PrecisionPass(AnalysisPass):
                 severity=time_severity(context, group.seconds),
                 advice="Where the numbers allow it, drop precision= (or jax_default_matmul_"
                 'precision), or take "high"; check the results.',
+                remedy=("lower-precision",),
                 seconds=group.seconds,
                 context=context,
             )

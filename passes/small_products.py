@@ -89,6 +89,7 @@ class SmallProductsPass(AnalysisPass):
                 f"{group.times}: one product reads the matrix once",
                 severity=time_severity(context, group.seconds),
                 advice=_ADVICE,
+                remedy=("batch-products",),
                 seconds=group.seconds,
                 context=context,
             )

@@ -100,6 +100,7 @@ class TwoPassNormPass(AnalysisPass):
                 severity=time_severity(context, group.seconds),
                 advice="(x * x).mean() - mean**2, in f32, where the mean is not much larger than "
                 "the deviation (use_fast_variance=True in flax).",
+                remedy=("one-pass-norm",),
                 seconds=group.seconds,
                 context=context,
             )

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hlo_lab.api.analyze_measured import measured_source, with_remarks
+from hlo_lab.api.memory import compiled_memory
 from hlo_lab.api.source import TIME_LIMIT, Loaded, OutOfMemory, load
 from hlo_lab.cost.collectives import is_collective
 from hlo_lab.errors import PassError, ReadError, UseError
 from hlo_lab.ir.module import Module
-from hlo_lab.passkit.finding import Finding, Severity
+from hlo_lab.passkit.finding import Finding, Severity, VerificationStatus
 
 if TYPE_CHECKING:
+    from hlo_lab.api.verify import Verified
     from hlo_lab.cost.assigned import AssignedMemory
     from hlo_lab.cost.compiler import CompilerCost
     from hlo_lab.cost.critical_path import CriticalPath
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from hlo_lab.report.document import Report
 
 SCHEMA = "hlo-lab/analyze"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 TOP = 10  # rows of each table
 LIMIT = 10  # findings in a report
 
@@ -51,6 +53,8 @@ class Analysis:
         top: rows of ``to_dict``'s and ``to_report``'s tables.
         limit: findings that ``to_report`` shows; ``to_dict`` has all.
         measured: the module's measured times beside its estimates; None where it was not run.
+        verified: what came of trying the advice; None where nobody asked for it.
+        show_refuted: whether ``to_report`` shows advice that compiling again refuted.
     """
 
     loaded: Loaded
@@ -64,6 +68,19 @@ class Analysis:
     top: int = TOP
     limit: int = LIMIT
     measured: Comparison | None = None
+    verified: Verified | None = None
+    show_refuted: bool = False
+
+    @property
+    def shown(self) -> list[Finding]:
+        """The findings for a reader: without those that were refuted, unless asked for."""
+        return self.findings if self.show_refuted else self.holding
+
+    @property
+    def holding(self) -> list[Finding]:
+        """The findings that were not refuted."""
+        refuted = VerificationStatus.REFUTED
+        return [each for each in self.findings if each.verification.status is not refuted]
 
     @property
     def module(self) -> Module:
@@ -250,23 +267,7 @@ class Analysis:
         ``peak_bytes`` is arguments + outputs - aliased + temporaries, which is what the
         runtime allocates for a call.
         """
-        bundle = self.loaded.bundle
-        if bundle is None or "analysis" not in bundle.stages:
-            return None
-        stats = bundle.analysis.get("memory_analysis")
-        if not isinstance(stats, dict):
-            return None
-        parts = {
-            name: int(stats.get(f"{key}_size_in_bytes", 0))
-            for name, key in (
-                ("argument_bytes", "argument"),
-                ("output_bytes", "output"),
-                ("alias_bytes", "alias"),
-                ("temp_bytes", "temp"),
-            )
-        }
-        peak = sum(parts.values()) - 2 * parts["alias_bytes"]
-        return {"peak_bytes": peak, **parts}
+        return compiled_memory(self.loaded.bundle)
 
     def to_dict(self) -> dict[str, Any]:
         """The document of ``--format json``; ``docs/json.md`` says what each field means."""
@@ -283,6 +284,8 @@ class Analysis:
     def fails_on(self, levels: str) -> list[Finding]:
         """The findings at or above a severity, or with one of the codes, that ``levels`` names.
 
+        Refuted ones do not count.
+
         Args:
             levels: ``note``, ``warning``, ``error`` or codes such as ``FUS001``, with commas.
 
@@ -292,7 +295,7 @@ class Analysis:
         lowest, codes = parse_fail_on(levels, self.codes)
         return [
             finding
-            for finding in self.findings
+            for finding in self.holding
             if finding.code in codes or (lowest is not None and finding.severity >= lowest)
         ]
 
@@ -332,6 +335,9 @@ def analyze(
     top: int = TOP,
     limit: int = LIMIT,
     measure: bool = False,
+    verify: bool = False,
+    budget: float | None = None,
+    show_refuted: bool = False,
     time_limit: float = TIME_LIMIT,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Analysis:
@@ -347,6 +353,10 @@ def analyze(
         limit: findings in a report.
         measure: also run the program on the device at hand, and estimate for that; ``source``
             may be a record of ``measure`` instead.
+        verify: apply the remedies of findings, each at its place, and compile again; with
+            ``measure`` both programs are timed in turn too.
+        budget: seconds that verification may take; None for no bound.
+        show_refuted: whether a report shows advice that this refuted.
 
     Raises:
         InputError, UseError: the source, an option or a pass is wrong.
@@ -364,6 +374,8 @@ def analyze(
     codes = frozenset(info.code for info in catalogue.values())
     if fail_on is not None:
         parse_fail_on(fail_on, codes)
+    if budget is not None and (not verify or budget <= 0):
+        raise UseError("--budget is the seconds, above 0, that --verify may take")
     options: dict[str, Any] = {
         "args": args,
         "mesh": mesh,
@@ -383,7 +395,7 @@ def analyze(
     cost, memory = context.cost, context.memory
     progress(f"running {len(chosen)} passes on {loaded.label}")
     result = run_passes(chosen, loaded.module, context)
-    return Analysis(
+    analysis = Analysis(
         loaded=loaded,
         machine=machine,
         cost=cost,
@@ -395,4 +407,12 @@ def analyze(
         top=top,
         limit=limit,
         measured=measured,
+        show_refuted=show_refuted,
     )
+    if verify:
+        from hlo_lab.api.verify import Effort, verify_all
+
+        effort = Effort(budget, measure, python, time_limit, progress)
+        analysis.verified = verify_all(analysis, catalogue, effort)
+        analysis.findings = analysis.verified.findings
+    return analysis

@@ -53,9 +53,22 @@ def document(analysis: Analysis) -> dict[str, Any]:
         "measured": None if measured is None else figures(measured),
         "ops": [_op(analysis, index) for index in ops[: analysis.top]],
         "passes": analysis.passes,
+        "verification": _verification(analysis),
         "findings": [json_.finding(finding) for finding in analysis.findings],
         "failures": [{"message": str(failure)} for failure in analysis.failures],
         "warnings": analysis.notes,
+    }
+
+
+def _verification(analysis: Analysis) -> dict[str, Any] | None:
+    found = analysis.verified
+    if found is None:
+        return None
+    return {
+        "obstacle": found.obstacle,
+        "spent_s": found.spent,
+        "counts": {str(status): count for status, count in sorted(found.counts.items())},
+        "together": None if found.together is None else json_.verification(found.together),
     }
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from hlo_lab.api.analyze_measured import in_summary
 from hlo_lab.api.analyze_ops import group_ops, typical_error
 from hlo_lab.api.analyze_target import on_device, other_times, out_of_memory
+from hlo_lab.api.analyze_verified import verification
 from hlo_lab.api.measure_report import groups, table
 from hlo_lab.ir.source import user_frame
 from hlo_lab.passkit.finding import Severity
@@ -243,7 +244,7 @@ def _library(analysis: Analysis, index: int) -> str:
 
 
 def _findings_title(analysis: Analysis) -> str:
-    counts = Counter(finding.severity for finding in analysis.findings)
+    counts = Counter(finding.severity for finding in analysis.shown)
     parts = [
         f"{counts[severity]} {severity}{'s' if counts[severity] > 1 else ''}"
         for severity in sorted(Severity, reverse=True)
@@ -255,9 +256,9 @@ def _findings_title(analysis: Analysis) -> str:
 def _findings(analysis: Analysis) -> list[Block]:
     if not analysis.findings:
         names = ", ".join(analysis.passes) or "none"
-        return [Paragraph(f"Passes that ran: {names}.")]
-    shown, total = analysis.findings[: analysis.limit], len(analysis.findings)
+        return [Paragraph(f"Passes that ran: {names}."), *verification(analysis)]
+    shown, total = analysis.shown[: analysis.limit], len(analysis.shown)
     blocks: list[Block] = [FindingsBlock(shown)] if shown else []
     if total > len(shown):
         blocks.append(Paragraph(f"{total - len(shown)} more; --limit {total} shows all."))
-    return blocks
+    return [*blocks, *verification(analysis)]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hlo_lab.api.memory import available_bytes
 from hlo_lab.api.source import TIME_LIMIT, Loaded, Options, compile_cached, last_module
 from hlo_lab.errors import ExecutionError, HloLabError, UseError
 
@@ -266,15 +267,5 @@ def _compile_all(
 
 def at_once(wanted: int) -> int:
     """How many compilations to run at a time: bounded by processors and by free memory."""
-    by_memory = _available_bytes() // COMPILE_BYTES
+    by_memory = (available_bytes() or COMPILE_BYTES) // COMPILE_BYTES
     return max(1, min(wanted, os.cpu_count() or 1, by_memory))
-
-
-def _available_bytes() -> int:
-    """Memory that is free for use; a small amount where the system does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        found = next(line for line in lines if line.startswith("MemAvailable"))
-        return int(found.split()[1]) * 1024
-    except (OSError, StopIteration, ValueError, IndexError):
-        return COMPILE_BYTES

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import enum
-import json
-import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hlo_lab.api.rewrite_work import Work
 from hlo_lab.api.source import DEFAULT_TARGET, TIME_LIMIT, Options, compile_cached, last_module
-from hlo_lab.errors import ExecutionError, UseError
+from hlo_lab.errors import UseError
 
 if TYPE_CHECKING:
     from hlo_lab.api.diff import Comparison
     from hlo_lab.cost.judge import TimeChange, Times
     from hlo_lab.lowering.bundle import Bundle
-    from hlo_lab.lowering.target import Target
     from hlo_lab.passkit.rewriting import PassSpec
     from hlo_lab.report.document import Report
 
@@ -244,73 +242,12 @@ def rewrite(
     place = None if at is None else Place.parse(at)
     specs = [PassSpec.of(info, one, place) for info, one in chosen]
     options = Options(str(wanted), args, mesh, tuple(xla_flags), python)
-    work = _Work(program, options, specs, inputs, time_limit, progress)
+    work = Work(program, options, specs, inputs, time_limit, progress)
     before = compile_cached(program, options, time_limit, progress)
     with tempfile.TemporaryDirectory(prefix="hlo-lab-") as scratch:
         folder = Path(scratch)
         after, run, notes = work.apply(wanted, folder, seconds if measure else 0.0, cores)
         return _result(program, before, after, specs, run, notes, progress)
-
-
-@dataclass(frozen=True)
-class _Work:
-    program: str
-    options: Options
-    specs: Sequence[PassSpec]
-    inputs: str | Path | None
-    time_limit: float
-    progress: Progress
-
-    def apply(
-        self, target: Target, folder: Path, seconds: float, cores: int
-    ) -> tuple[Bundle, dict[str, Any] | None, list[str]]:
-        """The rewritten program's bundle, what running gave, and notes."""
-        if not target.is_ahead_of_time:
-            bundle, run = self.compile(str(target), folder, seconds, cores)
-            return bundle, run, [] if run else ["the program does not fit: it was not run"]
-        bundle, _ = self.compile(str(target), folder / "target")
-        count = target.devices or 1
-        there = f"cpu:{count}" if count > 1 else "cpu"
-        note = f"numbers are from {there}: no {target} is here"
-        try:
-            _, run = self.compile(there, folder / "cpu", 0.0, 0)
-        except ExecutionError as error:
-            return bundle, None, [f"the numbers were not compared: on {there}, {error}"]
-        return bundle, run, [note]
-
-    def compile(
-        self, target: str, folder: Path, seconds: float = 0.0, cores: int | None = None
-    ) -> tuple[Bundle, dict[str, Any] | None]:
-        """Compile the rewritten program; run it beside the original unless ``cores`` is None."""
-        from hlo_lab.lowering.dumping import dump
-        from hlo_lab.measure.rewriting import RESULT
-        from hlo_lab.measure.rewriting import Options as Running
-
-        folder.mkdir(exist_ok=True)
-        running = None
-        if cores is not None:
-            inputs = None if self.inputs is None else str(Path(self.inputs).resolve())
-            running = Running(str(folder), inputs, seconds, cores if seconds else 0)
-        self.progress(f"rewriting {self.program} for {target}")
-        bundle = dump(
-            self.program,
-            out=folder / "bundle",
-            target=target,
-            args=self.options.args,
-            mesh=self.options.mesh,
-            xla_flags=self.options.xla_flags,
-            python=self.options.python or sys.executable,
-            time_limit=self.time_limit,
-            progress=lambda stage, _: self.progress(
-                f"rewriting {self.program} for {target}: {stage}"
-            ),
-            continuation=None if running is None else running.request(),
-            rewrite=self.specs,
-        )
-        result = folder / RESULT
-        if not result.exists():
-            return bundle, None
-        return bundle, {**json.loads(result.read_text()), "target": target}
 
 
 def _result(

@@ -44,6 +44,19 @@ def analyze(
             "--measure", help="Also run the program on the device at hand, for measured times."
         ),
     ] = False,
+    verify: Annotated[
+        bool,
+        typer.Option("--verify", help="Try the advice: apply it, compile again, compare."),
+    ] = False,
+    budget: Annotated[
+        float | None,
+        typer.Option(
+            "--budget", metavar="SECONDS", help="For --verify, which tries the best advice first."
+        ),
+    ] = None,
+    show_refuted: Annotated[
+        bool, typer.Option("--show-refuted", help="Show advice that --verify refuted too.")
+    ] = False,
     format: FormatOption = Format.TEXT,
     output: Output = None,
     top: Annotated[int, typer.Option("--top", metavar="N", min=0, help="Rows of each table.")] = 10,
@@ -60,6 +73,11 @@ def analyze(
 
     With --measure the program is also run (see `hlo-lab measure`; a record of it does as
     well), and operations are shown by measured time, with the estimate beside it.
+
+    With --verify the findings that name a rewrite are tried: it is applied at the finding's
+    source line, the program is compiled again for the target, and the finding is confirmed
+    or refuted by time and peak memory before and after; refuted ones are hidden. Numbers are
+    compared on this machine's CPU, and with --measure both are timed.
 
     A program that does not fit the target's memory is an answer too: by how much it
     misses, and who holds the most.
@@ -84,6 +102,9 @@ def analyze(
             top=top,
             limit=limit,
             measure=measure,
+            verify=verify,
+            budget=budget,
+            show_refuted=show_refuted,
             time_limit=time_limit,
             progress=step,
         )

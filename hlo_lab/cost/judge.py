@@ -74,6 +74,7 @@ class TimeChange:
     Attributes:
         low, high: where after / before is: with a chance of 95 % where it was measured, else
             by the estimates that there are.
+        coverage: share of the seconds that is the compiler's, the less of both sides, 0 to 1.
         doubt: why no direction can be told whatever the figures say; empty for none.
     """
 
@@ -82,6 +83,7 @@ class TimeChange:
     after: float
     low: float
     high: float
+    coverage: float = 0.0
     doubt: str = ""
 
     @property
@@ -141,10 +143,11 @@ def time_change(
         doubt = "on one side alone a loop runs an unknown number of times"
     own = _ratio(before.model, after.model)
     if before.compiler is None or after.compiler is None:
-        return TimeChange(Basis.MODEL, before.model, after.model, own, own, doubt)
+        return TimeChange(Basis.MODEL, before.model, after.model, own, own, doubt=doubt)
     theirs = _ratio(before.compiler, after.compiler)
     low, high = sorted((own, theirs))
-    return TimeChange(Basis.COMPILER, before.compiler, after.compiler, low, high, doubt)
+    share = min(before.coverage, after.coverage)
+    return TimeChange(Basis.COMPILER, before.compiler, after.compiler, low, high, share, doubt)
 
 
 def _ratio(before: float, after: float) -> float:

@@ -63,16 +63,50 @@ class VerificationStatus(enum.StrEnum):
     NOT_TRIED = "not_tried"
     CONFIRMED = "confirmed"
     REFUTED = "refuted"
+    UNDECIDED = "undecided"  # estimates contradict each other, or one gain has another's price
+    FAILED = "failed"  # the rewrite or the compiler did
+
+
+@dataclass(frozen=True)
+class BeforeAfter:
+    """One figure of the program without and with the advice."""
+
+    before: float
+    after: float
+
+    @property
+    def saved(self) -> float:
+        """Negative where it grew."""
+        return self.before - self.after
 
 
 @dataclass(frozen=True)
 class Verification:
-    """Whether the advice was tried by recompiling: ``metric`` before and after."""
+    """What came of applying a finding's remedy at its place and compiling again.
+
+    Attributes:
+        seconds: of a call; None where there is no figure. ``basis`` says whose they are:
+            ``measured``, ``compiler`` or ``model`` (see ``cost.judge``), ``coverage`` how much
+            of them is the compiler's, 0 to 1.
+        peak_bytes: arguments, outputs and temporaries, by the compiler.
+        ratio: the finding's estimate of what counts, over what it came to; None where
+            nothing was estimated, or nothing saved.
+        agrees: whether the numbers are those of the program as it is; None for not compared.
+        place: where the remedy was applied: a source line, the name of an operation, or
+            ``everywhere``.
+        reason: a line of why it is not tried, refuted, undecided or failed, or what else to
+            know.
+    """
 
     status: VerificationStatus = VerificationStatus.NOT_TRIED
-    metric: str = ""
-    before: float | None = None
-    after: float | None = None
+    seconds: BeforeAfter | None = None
+    basis: str = ""
+    coverage: float = 0.0
+    peak_bytes: BeforeAfter | None = None
+    ratio: float | None = None
+    agrees: bool | None = None
+    place: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True)

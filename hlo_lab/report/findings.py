@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from hlo_lab.ir.source import user_frame
 from hlo_lab.passkit.finding import Estimate, Finding, Verification, VerificationStatus
 from hlo_lab.report.names import clean, short_frame
-from hlo_lab.report.units import format_bytes, format_count, format_seconds
+from hlo_lab.report.units import format_bytes, format_seconds, format_share
 
 
 def saving(estimate: Estimate) -> str:
@@ -28,16 +28,59 @@ def saving(estimate: Estimate) -> str:
     return ", ".join(parts) + machine
 
 
+_MOST = 0.9
+_BASES = {
+    "measured": " measured",
+    "compiler": " by the compiler's cycles",
+    "model": " by our model",
+}
+
+
 def verified(verification: Verification) -> str:
-    """``confirmed by recompiling: peak_bytes 2.0 MiB -> 1.0 MiB``; empty when not tried."""
-    if verification.status is VerificationStatus.NOT_TRIED:
+    """``confirmed by recompiling: 2.0 ms -> 1.0 ms per call by our model, ...``.
+
+    Empty when not tried, unless there is a reason to say.
+    """
+    status, reason = verification.status, clean(verification.reason)
+    if status is VerificationStatus.NOT_TRIED:
+        return f"not verified: {reason}" if reason else ""
+    if status is VerificationStatus.FAILED:
+        return f"could not be verified: {reason}"
+    parts = [reason] if reason else []
+    parts += [*figures(verification), *_compared(verification)]
+    parts += ["rewritten everywhere"] if verification.place == "everywhere" else []
+    return f"{status} by recompiling" + (f": {', '.join(parts)}" if parts else "")
+
+
+def figures(verification: Verification) -> list[str]:
+    """Seconds and peak memory before and after."""
+    parts = []
+    if verification.seconds is not None:
+        both = verification.seconds
+        times = f"{format_seconds(both.before)} -> {format_seconds(both.after)} per call"
+        parts.append(times + _BASES.get(verification.basis, "") + _covered(verification))
+    if verification.peak_bytes is not None:
+        both = verification.peak_bytes
+        if both.before == both.after:
+            parts.append(f"peak {format_bytes(both.before)} as before")
+        else:
+            parts.append(f"peak {format_bytes(both.before)} -> {format_bytes(both.after)}")
+    return parts
+
+
+def _covered(verification: Verification) -> str:
+    if verification.basis != "compiler" or verification.coverage > _MOST:
         return ""
-    text = f"{verification.status} by recompiling"
-    if verification.before is None or verification.after is None:
-        return text
-    show = format_bytes if "bytes" in verification.metric else format_count
-    before, after = show(verification.before), show(verification.after)
-    return f"{text}: {clean(verification.metric)} {before} -> {after}"
+    return f" (which are {format_share(verification.coverage)} of it, our model the rest)"
+
+
+def _compared(verification: Verification) -> list[str]:
+    parts = (
+        []
+        if verification.ratio is None
+        else [f"promised {verification.ratio:.2g} times what it saves"]
+    )
+    return parts + (["same numbers"] if verification.agrees else [])
 
 
 def with_advice(findings: Sequence[Finding]) -> Iterator[tuple[Finding, str]]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from hlo_lab.ir.source import Frame
-from hlo_lab.passkit.finding import Finding
+from hlo_lab.passkit.finding import Finding, Verification
 
 
 def dumps(document: Mapping[str, Any]) -> str:
@@ -44,7 +44,7 @@ def frames(stack: Sequence[Frame]) -> list[dict[str, Any]]:
 
 def finding(found: Finding) -> dict[str, Any]:
     """A finding as ``docs/json.md`` has it."""
-    where, estimate, verification = found.where, found.estimate, found.verification
+    where, estimate = found.where, found.estimate
     return {
         "code": found.code,
         "pass": found.pass_name,
@@ -62,10 +62,24 @@ def finding(found: Finding) -> dict[str, Any]:
             "bytes": estimate.bytes,
             "machine": estimate.machine,
         },
-        "verification": {
-            "status": str(verification.status),
-            "metric": verification.metric,
-            "before": verification.before,
-            "after": verification.after,
+        "remedy": list(found.remedy),
+        "verification": verification(found.verification),
+    }
+
+
+def verification(found: Verification) -> dict[str, Any]:
+    """What came of trying advice, as ``docs/json.md`` has it."""
+    sides = {"seconds": found.seconds, "peak_bytes": found.peak_bytes}
+    return {
+        "status": str(found.status),
+        **{
+            name: None if both is None else {"before": both.before, "after": both.after}
+            for name, both in sides.items()
         },
+        "basis": found.basis,
+        "coverage": found.coverage,
+        "ratio": found.ratio,
+        "agrees": found.agrees,
+        "place": found.place,
+        "reason": found.reason,
     }

@@ -28,6 +28,7 @@ from hlo_lab.report.names import clean, elide, elide_source
 PIPED_WIDTH = 80
 _NARROWEST = (12, 8, 5)  # what an elided column keeps; the next where that is too much
 _FAVOUR = 16  # columns that a source line may be wider than a name
+_MARKS = {"confirmed": "ok", "refuted": "no"}
 _STYLES = {"note": "cyan", "warning": "yellow", "error": "bold red"}
 
 Line = list[tuple[str, str]]  # (text, rich style) side by side
@@ -155,7 +156,7 @@ def _finding(finding: Finding, width: int, advice: str) -> Iterator[Line]:
         details.append(("do", advice))
     check = verified(finding.verification)
     if check:
-        details.append(("ok" if finding.verification.status == "confirmed" else "no", check))
+        details.append((_MARKS.get(finding.verification.status, "??"), check))
     for label, text in details:
         for number, line in enumerate(_wrapped(text, width, " " * 7)):
             yield [("    ", ""), (f"{label} ", "dim"), *line[1:]] if number == 0 else line

@@ -173,8 +173,8 @@ def test_an_interrupt_ends_what_is_running(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_how_many_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(MODULE, "_available_bytes", lambda: 9 << 30)
+    monkeypatch.setattr(MODULE, "available_bytes", lambda: 9 << 30)
     monkeypatch.setattr("os.cpu_count", lambda: 8)
     assert [MODULE.at_once(wanted) for wanted in (1, 2, 5)] == [1, 2, 2]
-    monkeypatch.setattr(MODULE, "_available_bytes", lambda: 1 << 30)
+    monkeypatch.setattr(MODULE, "available_bytes", lambda: 1 << 30)
     assert MODULE.at_once(5) == 1

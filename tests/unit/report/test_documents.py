@@ -12,6 +12,7 @@ from syrupy.assertion import SnapshotAssertion
 
 from hlo_lab.ir.source import Frame
 from hlo_lab.passkit.finding import (
+    BeforeAfter,
     Estimate,
     Finding,
     Severity,
@@ -64,10 +65,29 @@ def report() -> Report:
         ),
         "Times are estimates.",
     )
-    confirmed = Verification(VerificationStatus.CONFIRMED, "peak_bytes", 2e6, 1e6)
+    confirmed = Verification(
+        VerificationStatus.CONFIRMED,
+        seconds=BeforeAfter(2e-3, 1e-3),
+        basis="compiler",
+        coverage=0.75,
+        peak_bytes=BeforeAfter(2e6, 1e6),
+        ratio=1.5,
+        agrees=True,
+    )
+    refuted = Verification(
+        VerificationStatus.REFUTED,
+        seconds=BeforeAfter(1e-3, 2e-3),
+        basis="model",
+        peak_bytes=BeforeAfter(2e6, 2e6),
+        place="everywhere",
+        reason=f"slower {HOSTILE}",
+    )
     shown = (
         finding(),
         finding(severity=Severity.ERROR, verification=confirmed),
+        finding(verification=refuted),
+        finding(verification=Verification(VerificationStatus.FAILED, reason="it crashed")),
+        finding(verification=Verification(reason="the budget was spent")),
         finding(message=HOSTILE, where=Where(), advice="", estimate=Estimate()),
     )
     return Report(

@@ -1,0 +1,90 @@
+"""Whether advice held: what a finding promised against what compiling again came to."""
+
+from __future__ import annotations
+
+from hlo_lab.cost.judge import Direction, TimeChange
+from hlo_lab.passkit.finding import BeforeAfter, Estimate, Verification, VerificationStatus
+
+NOISE = 0.001  # share of the time, or of the peak, that a compiler's mood may move
+LEAST = 0.1  # of what was promised has to be there
+WORSE = 0.05  # share by which the other figure may grow
+UNPROMISED = 0.01  # share that has to be saved where nothing was promised
+
+
+def verdict(promised: Estimate, time: TimeChange, peak: BeforeAfter | None) -> Verification:
+    """Judge by what was promised: the larger share of the time or of the peak counts.
+
+    Args:
+        promised: of all findings that are verified together.
+        time: of a call.
+        peak: None where the compiler says nothing of memory.
+    """
+    seconds, size = max(promised.seconds or 0.0, 0.0), max(promised.bytes or 0, 0)
+    of_time = seconds / time.before if time.before else 0.0
+    of_peak = size / peak.before if peak is not None and peak.before else 0.0
+    if of_peak > of_time and peak is not None:
+        status, reason, ratio = _by_memory(promised, time, peak, size)
+    elif seconds:
+        status, reason, ratio = _by_time(time, peak, seconds)
+    else:
+        status, reason, ratio = _by_either(time, peak)
+    return Verification(
+        status=status,
+        seconds=BeforeAfter(time.before, time.after),
+        basis=time.basis,
+        coverage=time.coverage,
+        peak_bytes=peak,
+        ratio=ratio,
+        reason=reason,
+    )
+
+
+_Judged = tuple[VerificationStatus, str, float | None]
+
+
+def _by_time(time: TimeChange, peak: BeforeAfter | None, promised: float) -> _Judged:
+    direction = time.direction(NOISE, LEAST * promised)
+    ratio = promised / time.saved if time.saved > 0 else None
+    if direction is Direction.UNDECIDED:
+        return VerificationStatus.UNDECIDED, time.disagreement, ratio
+    if direction is Direction.FASTER:
+        if peak is not None and -peak.saved > WORSE * peak.before:
+            return VerificationStatus.UNDECIDED, "faster, but the peak of memory grows", ratio
+        return VerificationStatus.CONFIRMED, "", ratio
+    if direction is Direction.SLOWER:
+        return VerificationStatus.REFUTED, "slower", None
+    if promised < NOISE * time.before:
+        reason = f"it promises less than {NOISE:.1%} of the time, which is too little to tell"
+        return VerificationStatus.UNDECIDED, reason, ratio
+    little = time.saved > NOISE * time.before
+    reason = "it saves less than a tenth of the estimate" if little else "it saves no time"
+    return VerificationStatus.REFUTED, reason, ratio if little else None
+
+
+def _by_memory(promised: Estimate, time: TimeChange, peak: BeforeAfter, size: int) -> _Judged:
+    ratio = size / peak.saved if peak.saved > 0 else None
+    if peak.saved < max(LEAST * size, NOISE * peak.before):
+        if size < NOISE * peak.before:
+            reason = f"it promises less than {NOISE:.1%} of the peak, which is too little to tell"
+            return VerificationStatus.UNDECIDED, reason, ratio
+        return VerificationStatus.REFUTED, "the peak of memory does not fall", None
+    price = max(-(promised.seconds or 0.0), 0.0) / time.before if time.before else 0.0
+    if time.direction(WORSE + 2 * price) is Direction.SLOWER:
+        return VerificationStatus.UNDECIDED, "it frees memory, but takes longer", ratio
+    return VerificationStatus.CONFIRMED, "", ratio
+
+
+def _by_either(time: TimeChange, peak: BeforeAfter | None) -> _Judged:
+    """Nothing was promised: anything that is better without its price is good."""
+    direction = time.direction(UNPROMISED)
+    if direction is Direction.UNDECIDED:
+        return VerificationStatus.UNDECIDED, time.disagreement, None
+    if direction is Direction.SLOWER:
+        return VerificationStatus.REFUTED, "slower", None
+    grows = peak is not None and -peak.saved > WORSE * peak.before
+    falls = peak is not None and peak.saved > UNPROMISED * peak.before
+    if direction is Direction.FASTER and grows:
+        return VerificationStatus.UNDECIDED, "faster, but the peak of memory grows", None
+    if direction is Direction.FASTER or falls:
+        return VerificationStatus.CONFIRMED, "", None
+    return VerificationStatus.REFUTED, "it saves neither time nor memory", None
