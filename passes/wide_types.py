@@ -104,6 +104,7 @@ class WideTypesPass(AnalysisPass):
                 severity=Severity.WARNING if context.machine.kind == "tpu" else Severity.NOTE,
                 advice=f"Give a 32-bit type where {name} begins (dtype=, .astype), or leave "
                 "jax_enable_x64 off.",
+                remedy=("narrow-types",),
                 context=context,
             )
 

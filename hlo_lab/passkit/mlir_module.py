@@ -68,8 +68,13 @@ def marked(raw_module: Any) -> dict[int, Any]:
 def unmark(raw_module: Any) -> None:
     """Remove every number again."""
     for raw in walk(raw_module.operation):
-        if MARK in raw.attributes:
-            del raw.attributes[MARK]
+        forget(raw)
+
+
+def forget(raw: Any) -> None:
+    """Let an operation stand for nothing of the original."""
+    if MARK in raw.attributes:
+        del raw.attributes[MARK]
 
 
 def main_block(raw_module: Any) -> Any:

@@ -64,3 +64,34 @@ def test_calls_of_the_host_on_a_tpu_are_transfers() -> None:
     raw = adapter.parse_stablehlo(TRANSFERS)
     assert _changes("drop-callbacks", raw) == 2
     assert count_ops(raw) == {"send": 1, "recv": 1, "add": 1}
+
+
+WIDE = """
+module @m {
+  func.func public @main(%x: tensor<8xf64>, %n: tensor<i64>) -> (tensor<8xf64>, tensor<i64>) {
+    %0 = stablehlo.custom_call @mine(%x) : (tensor<8xf64>) -> tensor<8xf64>
+    %1 = stablehlo.negate %0 : tensor<8xf64>
+    %2 = stablehlo.custom_call @mine(%1) : (tensor<8xf64>) -> tensor<8xf64>
+    %least = stablehlo.constant dense<-9223372036854775808> : tensor<i64>
+    %3 = stablehlo.maximum %n, %least : tensor<i64>
+    return %2, %3 : tensor<8xf64>, tensor<i64>
+  }
+}
+"""
+
+
+def test_what_the_width_matters_to_keeps_it() -> None:
+    raw = adapter.parse_stablehlo(WIDE)
+    assert _changes("narrow-types", raw) == 1
+    text = str(raw)
+    assert "stablehlo.negate %1 : tensor<8xf32>" in text
+    assert text.count("(tensor<8xf64>) -> tensor<8xf64>") == 2
+    assert "dense<-2147483648> : tensor<i32>" in text
+    assert "-> (tensor<8xf64>, tensor<i64>)" in text
+
+
+def test_one_kind_of_type_alone() -> None:
+    raw = adapter.parse_stablehlo(WIDE)
+    assert _changes("narrow-types{floats=false}", raw) == 1
+    assert "stablehlo.negate %0 : tensor<8xf64>" in str(raw)
+    assert _changes("narrow-types{floats=false,integers=false}", raw) == 0
