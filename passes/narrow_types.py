@@ -68,9 +68,9 @@ class NarrowTypesPass(RewritePass):
             ),
         ),
         RewriteExample(
-            "random bits",
-            _program("jax.random.uniform(jax.random.key(3), x.shape, jnp.float64)"),
-            has=("shift_right_logical",),
+            "bits that are shifted",
+            _program("(jnp.arange(64) * 5 >> 3) + 1"),
+            has=("shift_right_arithmetic",),
         ),
         RewriteExample("nothing wide", _program("jnp.sin(x)"), changes=0),
     )
