@@ -14,6 +14,7 @@ from hlo_lab.passkit.rewriter import Rewriter, Value
 ALIAS = "tf.aliasing_output"  # of an argument: the number of the result that is written over it
 DONOR = "jax.buffer_donor"  # of an argument: XLA chooses the result
 _NAMED = 5  # arguments in a message
+LAYOUT = "mhlo.layout_mode"  # of an argument or a result: how its layout is found
 _SHARDINGS = ("sdy.sharding", "mhlo.sharding")
 
 
@@ -122,6 +123,20 @@ def _is_named(argument: Argument, name: str) -> bool:
         return argument.number == int(name)
     rest = argument.name.removeprefix(name)
     return argument.name.startswith(name) and rest[:1] in ("", "[", ".")
+
+
+def choose_layouts(module: Rewriter) -> None:
+    """Let XLA choose the layouts of all arguments and results. Each counts as a change."""
+    kinds = mlir.ir()
+    main = main_block(module.raw).owner.operation
+    for side, count in (
+        ("arg_attrs", len(arguments(module))),
+        ("res_attrs", len(results(module))),
+    ):
+        own = [_attributes(module, side, number) for number in range(count)]
+        module.changes += sum(LAYOUT not in each for each in own)
+        chosen = [{LAYOUT: kinds.StringAttr.get("auto"), **each} for each in own]
+        main.attributes[side] = kinds.ArrayAttr.get([kinds.DictAttr.get(each) for each in chosen])
 
 
 def _attributes(module: Rewriter, side: str, number: int) -> dict[str, Any]:
