@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import pytest
 
 from hlo_lab.errors import UseError
-from hlo_lab.passkit.entry import arguments, chosen, donate, results
+from hlo_lab.passkit.entry import arguments, choose_layouts, chosen, donate, results
 from tests.unit.passkit.modules import rewriting, traced
 
 X = jax.ShapeDtypeStruct((4, 8), jnp.float32)
@@ -48,3 +48,13 @@ def test_arguments_by_name() -> None:
             assert [each.number for each in chosen(module, names)] == numbers
         with pytest.raises(UseError, match="no argument is called 'param'; the first are params"):
             chosen(module, "x+param")
+
+
+def test_layouts_that_xla_chooses() -> None:
+    raw = traced(_program, {"w": X}, X)
+    with rewriting(raw) as module:
+        choose_layouts(module)
+        assert module.changes == 4
+        choose_layouts(module)
+        assert module.changes == 4
+    assert str(raw).count('mhlo.layout_mode = "auto"') == 4
