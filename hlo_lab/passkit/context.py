@@ -66,6 +66,13 @@ class Context:
         return Flow(self.module)
 
     @cached_property
+    def numbers(self) -> list[int]:
+        """Value numbers by instruction: the same for what computes the same values."""
+        from hlo_lab.passkit.numbering import Numbering
+
+        return Numbering(self.flow).of
+
+    @cached_property
     def before(self) -> Module | None:
         """The module before optimisation; None where it is not known."""
         if self._before is not None or self.bundle is None:
