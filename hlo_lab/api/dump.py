@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 from hlo_lab.errors import UseError
 from hlo_lab.report.document import Block, Column, KeyValues, Paragraph, Report, Section, Table
@@ -339,9 +339,8 @@ def describe_script(run: ScriptRun) -> Report:
         blocks.append(Paragraph(f"{run.skipped} more were left out by --filter or --min-size."))
     blocks += [Paragraph(f"One could not be captured: {why}", "warning") for why in run.lost]
     sections = [Section("Programs", blocks)]
-    again = [(entry["name"], _again(entry["again"])) for _, entry in shown if "again" in entry]
-    if again:
-        sections.append(Section("Compiled again", [KeyValues(again)]))
+    if run.recompiled:
+        sections.append(Section("Compiled again", [_compiled_again(run)]))
     if run.bundles:
         largest = ordered[0][0].path
         sections.append(
@@ -359,14 +358,19 @@ def _short(shapes: Sequence[str], most: int = 3) -> str:
     return ", ".join([*shapes[:most], *([f"and {more} more"] if more > 0 else [])])
 
 
-def _again(found: Mapping[str, Any]) -> str:
-    """What differs from the program of the same name that was compiled before."""
-    changes = [
-        f"argument {each['argument']} {each['before'] or 'none'} -> {each['after'] or 'none'}"
-        for each in found["changes"]
+def _compiled_again(run: ScriptRun) -> KeyValues:
+    """The functions that were compiled several times, and why; those of the user's first."""
+    from hlo_lab.passkit.recompiling import story
+
+    own = sorted(run.recompiled, key=lambda one: not one["place"])
+    places = [one["place"].rpartition("/")[2] for one in own]
+    names = [
+        f"{one['function']} at {place}" if place else one["function"]
+        for one, place in zip(own, places, strict=True)
     ]
-    what = _short(changes, 2) or "the same arguments, so another function or other constants"
-    return f"after {found['of']}: {what}"
+    more = [(f"and {len(own) - MAX_ROWS} more", "index.json lists them all")]
+    rows = [(name, story(one)) for name, one in zip(names, own, strict=True)]
+    return KeyValues(rows[:MAX_ROWS] + more * (len(own) > MAX_ROWS))
 
 
 def _instructions(bundle: Bundle) -> int:

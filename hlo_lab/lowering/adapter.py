@@ -379,6 +379,29 @@ def around_compile(wrap: Callable[[Any, Callable[[Any], Any]], Any]) -> None:
     traceback_util.register_exclusion(str(Path(__file__).parents[1]))
 
 
+def on_retrace(tell: Callable[[str], None]) -> None:
+    """Let ``tell`` have what JAX says of each function that it traces: why its caches missed.
+
+    Its messages are printed as before only where ``jax_explain_cache_misses`` was on already.
+    """
+    import logging
+
+    import jax
+
+    config: Any = jax.config
+    was_on = bool(config.jax_explain_cache_misses)
+    config.update("jax_explain_cache_misses", True)
+
+    def take(record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        if not message.startswith("TRACING CACHE MISS"):
+            return True
+        tell(message)
+        return was_on
+
+    logging.getLogger("jax._src.interpreters.partial_eval").addFilter(take)
+
+
 class Execution:
     """A call of a compiled function that is about to happen.
 

@@ -179,6 +179,7 @@ def finish_bundle(
             "inputs": info.get("inputs"),
             "absent": info.get("absent", []),
             "rewritten": info.get("rewritten"),
+            "recompiled": info.get("recompiled"),
             "seconds": info.get("seconds", {}),
         },
     )

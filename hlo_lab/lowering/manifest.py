@@ -17,6 +17,8 @@ versions                 hlo-lab, python, jax, jaxlib, what compiles for the tar
                          program came through: torch and torchax, or tensorflow
 flags                    XLA_FLAGS, LIBTPU_INIT_ARGS and JAX_* variables that were set
 git                      commit, dirty, root; null outside a repository
+recompiled               a captured script's function that was compiled several times: function,
+                         place, programs, seconds, changes (lowering.retraces); null for others
 absent                   stages that this route cannot give
 created, seconds         when (UTC), and how long each step took
 files                    path inside the bundle -> sha256, bytes

@@ -20,6 +20,7 @@ from hlo_lab.lowering.manifest import now
 from hlo_lab.lowering.output import check_output, new_folder
 from hlo_lab.lowering.process import DEFAULT_TIME_LIMIT, Progress, run_worker
 from hlo_lab.lowering.records import Captured, take_records
+from hlo_lab.lowering.retraces import recompiled
 from hlo_lab.lowering.target import Target
 
 INDEX = "index.json"
@@ -35,6 +36,7 @@ class ScriptRun:
         path: the folder, with one bundle per program and ``index.json``.
         bundles: in the order of compilation.
         programs: what ``index.json`` says of each.
+        recompiled: functions that were compiled several times, as ``retraces`` has them.
         skipped: programs that the filter or the size left out.
         lost: why programs could not be captured, one line each.
         status: the status that the script ended with; None where it was stopped or died.
@@ -45,6 +47,7 @@ class ScriptRun:
     path: Path
     bundles: list[Bundle]
     programs: list[dict[str, Any]]
+    recompiled: list[dict[str, Any]]
     skipped: int
     lost: list[str]
     status: int | None
@@ -149,17 +152,23 @@ def dump_script(
         info = {**captured.facts, **info}
         program = {"reference": str(script), "file": info["file"], "argv": list(argv)}
         shared = {"versions": info["versions"], "absent": ABSENT}
+        again = recompiled(captured.programs)
         for entry in captured.programs:
             own = {"program": program, **{key: entry[key] for key in ("devices", "arguments")}}
+            own["seconds"] = {"compile": entry["seconds"]}
+            own["recompiled"] = next(
+                (one for one in again if entry["name"] in one["programs"]), None
+            )
             finish_bundle(folder / entry["name"], {**shared, **own}, chosen, environment)
         entries = _entries(folder, captured)
-        _write_index(folder, program, entries, captured, info)
+        _write_index(folder, program, entries, again, captured, info)
     if stopped is not None and not isinstance(stopped, ExecutionError):
         raise stopped
     return ScriptRun(
         out,
         [Bundle.open(out / entry["name"]) for entry in entries],
         entries,
+        again,
         captured.skipped,
         captured.lost,
         info["status"],
@@ -213,6 +222,7 @@ def _write_index(
     folder: Path,
     program: Mapping[str, Any],
     entries: list[dict[str, Any]],
+    again: list[dict[str, Any]],
     captured: Captured,
     info: Mapping[str, Any],
 ) -> None:
@@ -221,6 +231,7 @@ def _write_index(
         "schema_version": 1,
         "program": program,
         "programs": entries,
+        "recompiled": again,
         "skipped": captured.skipped,
         "lost": captured.lost,
         "status": info["status"],

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from hlo_lab.ir.module import Instruction, Module
 from hlo_lab.passkit.context import Context
@@ -21,7 +21,8 @@ class Example:
 
     Exactly one of ``hlo`` (HLO text) and ``jax`` (Python source that defines ``f`` and
     ``example_args()``) is given. ``finds`` is how many findings the pass must give on it:
-    0 makes a negative example. ``target`` is what a JAX example is compiled for.
+    0 makes a negative example. ``target`` is what a JAX example is compiled for, ``manifest``
+    what the bundle says that the module is taken to come from.
     """
 
     title: str
@@ -29,6 +30,7 @@ class Example:
     jax: str = ""
     finds: int = 1
     target: str = "cpu"
+    manifest: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if bool(self.hlo) == bool(self.jax):

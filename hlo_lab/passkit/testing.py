@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from hlo_lab.cost.machines import load
 from hlo_lab.errors import HloLabError
@@ -29,6 +30,17 @@ class Trial:
     changes: int = 0
     ops: Mapping[str, int] = field(default_factory=dict)
     problem: str = ""
+
+
+@dataclass(frozen=True)
+class _Bundle:
+    """What an example is taken to come from."""
+
+    after: Module
+    manifest: Mapping[str, Any]
+
+    def module(self, stage: str) -> Module:
+        return self.after
 
 
 Lower = Callable[[Example], Module]
@@ -85,7 +97,8 @@ def _problem(one: AnalysisPass, example: Example, lower: Lower | None) -> str:
         module = lower(example)
     else:
         return "is a JAX example; give lower=hlo_lab.api.passes.lower_example"
-    result = run_passes([one], module, Context(module, load(MACHINE)))
+    bundle = _Bundle(module, example.manifest) if example.manifest else None
+    result = run_passes([one], module, Context(module, load(MACHINE), bundle=bundle))
     if result.failures:
         return str(result.failures[0])
     if len(result.findings) != example.finds:

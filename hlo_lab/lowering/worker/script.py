@@ -13,12 +13,13 @@ import re
 import runpy
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hlo_lab.lowering import adapter
+from hlo_lab.lowering import adapter, retraces
 from hlo_lab.lowering.records import RECORDS
 from hlo_lab.lowering.worker import stages
 from hlo_lab.lowering.worker.failure import explain
@@ -46,6 +47,7 @@ def capture(
         lambda: {"file": str(script.resolve()), **facts()},
     )
     adapter.around_compile(captured.compile)
+    adapter.on_retrace(captured.explain)
     sys.argv = [request["reference"], *request["argv"]]
     sys.path.insert(0, str(script.resolve().parent))
     failure: str | None = None
@@ -101,20 +103,30 @@ class _Capture:
         self.fatal: OSError | None = None
         self._lock = threading.Lock()
         self._names: dict[str, int] = {}
+        self._retraces: dict[str, dict[str, Any]] = {}
         self._records = os.open(folder / RECORDS, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def compile(self, mlir_module: Any, compile: Callable[[Any], Any]) -> Any:
+        begun = time.perf_counter()
         executable = compile(mlir_module)
-        self.observe(mlir_module, executable)
+        self.observe(mlir_module, executable, time.perf_counter() - begun)
         return executable
 
-    def observe(self, mlir_module: Any, executable: Any) -> None:
-        """Keep one program. Never raises into the script."""
+    def explain(self, message: str) -> None:
+        """Remember why JAX traced a function, until that is compiled."""
+        why = retraces.explained(message)
+        if why is not None:
+            self._retraces[retraces.key(why["function"])] = why
+
+    def observe(self, mlir_module: Any, executable: Any, seconds: float) -> None:
+        """Keep one program, which took ``seconds`` to compile. Never raises into the script."""
         if self.fatal is not None:
             return
         try:
             try:
                 entry = self._keep(mlir_module, executable)
+                if entry is not None:
+                    entry["seconds"] = round(seconds, 3)
             except Exception as error:
                 if isinstance(error, OSError):
                     raise
@@ -141,6 +153,7 @@ class _Capture:
     def _keep(self, mlir_module: Any, executable: Any) -> dict[str, Any] | None:
         """Write one program's stages; None where it is not to be kept."""
         name = adapter.module_name(mlir_module)
+        retrace = self._retraces.pop(retraces.key(name), None)
         if self.pattern is not None and not self.pattern.search(name):
             return None
         if self.min_size and stages.count_instructions(executable) < self.min_size:
@@ -156,6 +169,7 @@ class _Capture:
             "module": name,
             "devices": math.prod(adapter.partitions(mlir_module)),
             "arguments": adapter.main_arguments(mlir_module),
+            "retrace": retrace,
         }
 
     def _unique(self, name: str) -> str:

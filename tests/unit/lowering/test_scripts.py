@@ -242,8 +242,13 @@ def test_what_differs_from_the_program_of_the_same_name(run: ScriptRun) -> None:
         "changes": [{"argument": 1, "before": "f32[1,8]", "after": "f32[2,8]"}],
     }
     assert json.loads((run.path / "index.json").read_text())["programs"] == run.programs
+    (again,) = [one for one in run.recompiled if one["place"]]
+    assert (again["function"], again["programs"]) == ("step", ["jit_step", "jit_step.2"])
+    assert again["place"].endswith("train.py:6")
+    assert [(one["argument"], one["cause"]) for one in again["changes"]] == [("x", "shape")]
+    assert Bundle.open(run.path / "jit_step.2").manifest["recompiled"] == again
     report = text.to_string(describe_script(run))
-    assert "argument 1 f32[1,8] -> f32[2,8]" in report
+    assert "x f32[1,8] -> f32[2,8]" in report
     row = next(line for line in report.splitlines() if line.startswith("  jit_step.2"))
     assert "f32[8,8], f32[2,8]" in row
     assert row.split()[1] == str(entries["jit_step.2"]["instructions"])
