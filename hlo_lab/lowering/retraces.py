@@ -25,7 +25,8 @@ def explained(text: str) -> dict[str, Any] | None:
         ``function``, ``place`` (``file:line`` of its definition) and ``changes``, a list of
         ``cause``, ``argument``, ``before`` and ``after``. Causes: shape, dtype, weak type,
         sharding, static value, structure, context, function (a new function object) and
-        unexplained (JAX 0.12 says so of static values). A function that is traced for the first time has cause ``function`` too.
+        unexplained (JAX 0.12 says so of static values). A function that is traced for the first
+        time has cause ``function`` too.
     """
     if not text.startswith("TRACING CACHE MISS"):
         return None
