@@ -9,7 +9,7 @@ from typing import Any
 
 from hlo_lab.ir.module import Module
 from hlo_lab.passkit import documentation
-from hlo_lab.passkit.base import AnalysisPass, Example, RewritePass
+from hlo_lab.passkit.base import AnalysisPass, Example, RewritingPass
 from hlo_lab.passkit.discovery import discover
 from hlo_lab.passkit.loading import PassInfo, check_class
 from hlo_lab.passkit.options import options_of
@@ -95,7 +95,7 @@ def lower_example(example: Example) -> Module:
         return bundle.module("hlo-after")
 
 
-def try_examples(pass_class: type[RewritePass]) -> list[Trial]:
+def try_examples(pass_class: type[RewritingPass]) -> list[Trial]:
     """Apply a rewrite pass to its examples, and compare numbers, in a process of its own.
 
     Raises:
@@ -184,7 +184,7 @@ def show_report(info: PassInfo) -> Report:
 
 
 def _examples(info: PassInfo) -> list[dict[str, Any]]:
-    if issubclass(info.pass_class, RewritePass):
+    if issubclass(info.pass_class, RewritingPass):
         return [
             {
                 "title": one.title,

@@ -120,7 +120,9 @@ class Rewrite:
 
         if self.agrees is False:
             return Verdict.WRONG, Basis.NUMBERS
-        if self.comparison.verdict in (Change.IDENTICAL, Change.EQUIVALENT):
+        memory = self.comparison.result.deltas["peak_bytes"]
+        same = self.comparison.verdict in (Change.IDENTICAL, Change.EQUIVALENT)
+        if same and memory["before"] == memory["after"]:  # else another schedule
             return Verdict.NO_EFFECT, Basis.STRUCTURE
         change = self.change
         verdict = {

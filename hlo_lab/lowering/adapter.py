@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -779,3 +779,99 @@ def read_export(data: bytes, platform: str) -> tuple[Any, bool]:
         return exported, False
     unchecked = (*exported.disabled_safety_checks, export.DisabledSafetyCheck.platform())
     return dataclasses.replace(exported, disabled_safety_checks=unchecked), True
+
+
+def stablehlo_like(text: str, like: Any) -> Any:
+    """An MLIR module of HLO text, with what HLO loses of the module that it was: donation, names.
+
+    Raises XLA's errors on what is not HLO.
+    """
+    from jaxlib.mlir import ir, passmanager
+
+    module = stablehlo_of_hlo(text, *partitions(like))
+    new, old = _main_function(module), _main_function(like)
+    with module.context, ir.Location.unknown():
+        for side in ("arg_attrs", "res_attrs"):
+            if side not in old.attributes:
+                continue
+            given = [_without_shardings(each) for each in old.attributes[side]]
+            own = new.attributes[side] if side in new.attributes else [{}] * len(given)
+            new.attributes[side] = ir.ArrayAttr.get(
+                [
+                    ir.DictAttr.get(
+                        {each.name: each.attr for each in mine}
+                        | {name: ir.Attribute.parse(attr) for name, attr in theirs.items()}
+                    )
+                    for mine, theirs in zip(own, given, strict=True)
+                ]
+            )
+        if "mhlo.input_output_alias" in module.operation.attributes:  # said by the arguments
+            del module.operation.attributes["mhlo.input_output_alias"]
+        # bodies of loops are left behind as functions
+        passmanager.PassManager.parse("builtin.module(symbol-dce)").run(module.operation)
+        module.operation.verify()
+    return module
+
+
+def _without_shardings(attributes: Any) -> dict[str, str]:
+    """Of an argument or result, as text; HLO has shardings in its own form."""
+    return {
+        each.name: str(each.attr)
+        for each in attributes
+        if each.name not in ("mhlo.sharding", "mhlo.frontend_attributes", "sdy.sharding")
+    }
+
+
+def hlo_proto_of(text: str) -> bytes:
+    """A serialized ``HloModuleProto`` of HLO text. Raises XLA's errors on what is not HLO."""
+    from jaxlib import _hlo  # type: ignore[attr-defined]  # not in jaxlib's stubs
+
+    return hlo_proto(_hlo.hlo_module_from_text(text))
+
+
+def call_contract(module: Any) -> dict[str, str]:
+    """What a caller of main relies on, as text: types, donation, layouts."""
+    main = _main_function(module)
+    kept = ("tf.aliasing_output", "jax.buffer_donor", "mhlo.layout_mode", "mhlo.memory_kind")
+    found = {"type": str(main.attributes["function_type"])}
+    for side in ("arg_attrs", "res_attrs"):
+        if side not in main.attributes:
+            continue
+        for number, own in enumerate(main.attributes[side]):
+            found |= {f"{side} {number} {name}": str(own[name]) for name in kept if name in own}
+    return found
+
+
+def transform_inside(stage: str, transform: Callable[[bytes], bytes | None]) -> None:
+    """Let XLA call ``transform`` with every module that it compiles from now on.
+
+    Args:
+        stage: ``pre-scheduler`` or ``post-scheduler``.
+        transform: gives a serialized ``HloModuleProto`` for another one, or None to leave it.
+    """
+    import jax.extend.xla as extend
+    from jax._src import xla_bridge
+
+    for key, client in xla_bridge.backends().items():
+        # 0.10 goes by the client's own word (gpu), 0.12 by the plugin's (cuda)
+        for platform in dict.fromkeys((client.platform, key)):
+            with contextlib.suppress(RuntimeError):  # one that takes no passes is never called
+                extend.register_hlo_module_transformation(
+                    transform,
+                    name=f"hlo-lab {stage}",
+                    stage=extend.PipelineStage[stage.upper().replace("-", "_")],
+                    platforms=platform,
+                )
+
+
+@contextlib.contextmanager
+def without_cache() -> Iterator[None]:
+    """Let JAX's persistent cache of executables neither be read nor written meanwhile."""
+    from jax._src import compilation_cache
+
+    used = compilation_cache.is_cache_used
+    compilation_cache.is_cache_used = lambda backend: False
+    try:
+        yield
+    finally:
+        compilation_cache.is_cache_used = used

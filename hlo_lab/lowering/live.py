@@ -64,7 +64,7 @@ def run_live(
         request.write_text(
             json.dumps(
                 {
-                    "passes": [vars(spec) for spec in passes],
+                    "passes": [spec.to_dict() for spec in passes],
                     "only": only,
                     "check": check,
                     "folder": scratch,

@@ -99,17 +99,17 @@ def _compared(spec: PassSpec, source: str) -> Trial:
     jitted = function if adapter.is_jitted(function) else jax.jit(function)
     lowered = adapter.plain_lowered(jitted.lower(*args))
     rewriting = Rewritten.of(lowered.compiler_ir(), [spec])
-    facts = rewriting.facts()
-    changes, ops = facts["passes"][0]["changes"], facts["ops"]["after"]
-    if not changes:
-        return Trial(changes=0, ops=ops)
+    if rewriting.inside is None and not rewriting.changes:
+        return Trial(changes=0, ops=rewriting.ops())
     call = Call(args, {}, (), (True,) * len(jax.tree_util.tree_leaves(args)))
     count = len(jax.tree_util.tree_leaves(lowered.args_info))
     paths = [f"[{number}]" for number in range(count)]
     sides = []
     with tempfile.TemporaryDirectory(prefix="hlo-lab-") as folder:
-        for each in (lowered, adapter.with_module(lowered, rewriting.plain())):
-            sides.append(of_compiled(each.compile(), each, call, paths, Path(folder)))
+        changed = adapter.with_module(lowered, rewriting.plain())
+        compiled = rewriting.compiled(changed.compile, lambda made: made.runtime_executable())
+        for each, made in ((lowered, lowered.compile()), (changed, compiled)):
+            sides.append(of_compiled(made, each, call, paths, Path(folder)))
         write_before(Path(folder), lowered.compiler_ir())
         before = Program.of(sides[0], None)
     after = Program(sides[1], before.inputs, [])
@@ -118,4 +118,4 @@ def _compared(spec: PassSpec, source: str) -> Trial:
         for number, each in enumerate(compare_programs(before, after, rewriting.tolerance))
         if not each.agrees
     ]
-    return Trial(changes=changes, ops=ops, problem="; ".join(wrong))
+    return Trial(changes=rewriting.changes, ops=rewriting.ops(), problem="; ".join(wrong))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import enum
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -12,6 +13,7 @@ from hlo_lab.passkit.context import Context
 from hlo_lab.passkit.finding import Estimate, Finding, Severity, Where
 
 if TYPE_CHECKING:
+    from hlo_lab.passkit.hlo_rewriter import HloRewriter
     from hlo_lab.passkit.rewriter import Rewriter
 
 
@@ -44,7 +46,7 @@ class RewriteExample:
     ``jax`` is Python source that defines ``f`` and ``example_args()``. The pass must replace
     something ``changes`` times in it (0 makes a negative example); afterwards the StableHLO
     must have each operation of ``has`` and none of ``lacks``; and the results must be those
-    of before.
+    of before. For a pass on HLO it is the HLO at its stage that must.
     """
 
     title: str
@@ -115,10 +117,25 @@ class AnalysisPass(Pass):
         )
 
 
-class RewritePass(Pass):
-    """A pass that changes a program's StableHLO, for ``hlo-lab rewrite``.
+class Stage(enum.StrEnum):
+    """When a rewrite happens, on the way from JAX to the device."""
+
+    STABLEHLO = "stablehlo"  # as JAX lowers it
+    HLO = "hlo"  # as XLA gets it, before any of its passes
+    PRE_SCHEDULER = "pre-scheduler"  # inside XLA, after fusion
+    POST_SCHEDULER = "post-scheduler"  # the same with a schedule
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether it is while XLA compiles."""
+        return self in (Stage.PRE_SCHEDULER, Stage.POST_SCHEDULER)
+
+
+class RewritingPass(Pass):
+    """A pass that changes a program: ``RewritePass`` and ``HloRewritePass``.
 
     Attributes:
+        stage: when; see ``Stage``.
         relative_error: how far results may be off where the pass means to change more than
             the rounding; None for what rounding explains. See ``measure.numbers``.
     """
@@ -134,7 +151,25 @@ class RewritePass(Pass):
     example_type: ClassVar[type] = RewriteExample
     examples: ClassVar[tuple[RewriteExample, ...]] = ()
     relative_error: ClassVar[float | None] = None
+    stage: ClassVar[str] = Stage.STABLEHLO
+
+
+class RewritePass(RewritingPass):
+    """A pass that changes a program's StableHLO."""
 
     @abc.abstractmethod
     def rewrite(self, module: Rewriter) -> None:
         """Look through ``module`` and replace; calls of functions are inlined before."""
+
+
+class HloRewritePass(RewritingPass):
+    """A pass that changes a program's HLO: before XLA optimises it, or inside XLA.
+
+    ``stage`` says when: ``"hlo"``, ``"pre-scheduler"`` or ``"post-scheduler"``.
+    """
+
+    stage: ClassVar[str] = Stage.HLO
+
+    @abc.abstractmethod
+    def rewrite(self, module: HloRewriter) -> None:
+        """Look through ``module`` and replace."""

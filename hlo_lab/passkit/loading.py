@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 from hlo_lab.errors import InputError
-from hlo_lab.passkit.base import Pass
+from hlo_lab.passkit.base import HloRewritePass, Pass, Stage
 from hlo_lab.passkit.documentation import missing_headings, summary
 from hlo_lab.passkit.options import options_of
 
@@ -59,7 +59,8 @@ def load_file(path: Path, origin: str) -> list[PassInfo]:
     classes = pass_classes(module)
     if not classes:
         raise InputError(
-            f"{path}:1: defines no pass: no class derives from AnalysisPass or RewritePass"
+            f"{path}:1: defines no pass: no class derives from AnalysisPass, RewritePass or "
+            "HloRewritePass"
         )
     return [check_class(pass_class, origin) for pass_class in classes]
 
@@ -103,6 +104,9 @@ def check_class(pass_class: type[Pass], origin: str) -> PassInfo:
         isinstance(examples, tuple) and all(isinstance(one, wanted) for one in examples),
         f"needs `examples`, a tuple of {wanted.__name__}",
     )
+    if issubclass(pass_class, HloRewritePass):
+        stages = [str(stage) for stage in Stage if stage is not Stage.STABLEHLO]
+        need(pass_class.stage in stages, f"needs `stage`, one of {', '.join(stages)}")
     try:
         options_of(pass_class)
     except (TypeError, NameError) as error:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Any
+from typing import Any, TypeVar
 
 from hlo_lab.errors import UseError
 from hlo_lab.ir.source import Frame, user_frame
 from hlo_lab.passkit import mlir
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -40,14 +42,24 @@ class Place:
         Those whose innermost line outside of installed packages is this one; where there are
         none, those that were called from it.
         """
-        if not self.file:
-            return {raw for raw in operations if self._is_named(raw)}
-        stacks = [(raw, mlir.frames(raw.location)) for raw in operations]
-        own = {raw for raw, stack in stacks if self._is_at(user_frame(stack))}
-        return own or {raw for raw, stack in stacks if any(map(self._is_at, stack))}
+        return self.choose(
+            operations,
+            lambda raw: mlir.name_and_place(raw.location)[0],
+            lambda raw: mlir.frames(raw.location),
+        )
 
-    def _is_named(self, raw: Any) -> bool:
-        return mlir.name_and_place(raw.location)[0] == self.op_name
+    def choose(
+        self,
+        operations: Iterable[T],
+        name_of: Callable[[T], str],
+        stack_of: Callable[[T], Sequence[Frame]],
+    ) -> set[T]:
+        """As ``select``, of operations of any kind, by what JAX calls them and their stacks."""
+        if not self.file:
+            return {each for each in operations if name_of(each) == self.op_name}
+        stacks = [(each, stack_of(each)) for each in operations]
+        own = {each for each, stack in stacks if self._is_at(user_frame(stack))}
+        return own or {each for each, stack in stacks if any(map(self._is_at, stack))}
 
     def _is_at(self, frame: Frame | None) -> bool:
         if frame is None or frame.line != self.line:

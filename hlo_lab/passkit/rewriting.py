@@ -1,4 +1,4 @@
-"""Applying rewrite passes to a StableHLO module, one after another, each checked."""
+"""Applying rewrite passes to a module, one after another, each checked."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, cast
 
-from hlo_lab.errors import InputError, PassError, UseError
+from hlo_lab.errors import InputError, PassError, ReadError, UseError
+from hlo_lab.ir.module import Module
 from hlo_lab.passkit import mlir
-from hlo_lab.passkit.base import RewritePass
+from hlo_lab.passkit.base import HloRewritePass, RewritePass, RewritingPass
+from hlo_lab.passkit.hlo_rewriter import HloRewriter
 from hlo_lab.passkit.loading import PassInfo, load_file
 from hlo_lab.passkit.pipeline import pass_error
 from hlo_lab.passkit.place import Place
@@ -33,7 +35,7 @@ class PassSpec:
     place: Place | None = None
 
     @classmethod
-    def of(cls, info: PassInfo, one: RewritePass, place: Place | None = None) -> PassSpec:
+    def of(cls, info: PassInfo, one: RewritingPass, place: Place | None = None) -> PassSpec:
         given = {
             field.name: getattr(one, field.name)
             for field in fields(cast(Any, one))
@@ -51,10 +53,10 @@ class PassSpec:
         place = given["place"]
         return cls(**{**given, "place": None if place is None else Place(**place)})
 
-    def make(self) -> RewritePass:
+    def make(self) -> RewritingPass:
         """The pass. Raises ``InputError`` where its file does not define it any more."""
         for info in load_file(Path(self.path), self.path):
-            if info.name == self.name and issubclass(info.pass_class, RewritePass):
+            if info.name == self.name and issubclass(info.pass_class, RewritingPass):
                 return info.pass_class(**self.options)
         raise InputError(f"{self.path}: defines no rewrite pass {self.name!r} any more")
 
@@ -102,12 +104,40 @@ def apply(
     return done
 
 
-def _verify(one: RewritePass, raw: Any) -> None:
+def apply_to_hlo(
+    one: HloRewritePass, module: Module, place: Place | None = None
+) -> tuple[Module, Applied]:
+    """An HLO module as a pass leaves it, verified.
+
+    Raises:
+        UseError: an option of the pass does not fit the program.
+        PassError: the pass raised, or what it left is not valid.
+    """
+    rewriter = HloRewriter(module, place)
+    try:
+        one.rewrite(rewriter)
+    except UseError:
+        raise
+    except Exception as error:
+        raise pass_error(one, error) from error
+    try:
+        changed = rewriter.finish()
+    except (ReadError, ValueError) as error:
+        raise not_valid(one, str(error)) from error
+    return changed, Applied(one.code, one.name, rewriter.changes)
+
+
+def not_valid(one: RewritingPass, why: str) -> PassError:
+    """What a pass left is no program."""
+    return PassError(
+        f"pass {one.name} ({one.code}) left a module that is not valid: {why}; mend the pass"
+    )
+
+
+def _verify(one: RewritingPass, raw: Any) -> None:
     try:
         raw.operation.verify()
     except Exception as error:  # MLIR's own error type
         lines: Sequence[str] = [line.strip() for line in str(error).splitlines() if line.strip()]
         said = next((line for line in lines if "error:" in line), lines[0] if lines else "")
-        raise PassError(
-            f"pass {one.name} ({one.code}) left a module that is not valid: {said}; mend the pass"
-        ) from error
+        raise not_valid(one, said) from error

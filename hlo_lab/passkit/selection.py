@@ -9,7 +9,7 @@ from typing import Any
 
 from hlo_lab.errors import UseError
 from hlo_lab.ir.attributes import split_top_level
-from hlo_lab.passkit.base import AnalysisPass, Pass, RewritePass
+from hlo_lab.passkit.base import AnalysisPass, Pass, RewritingPass
 from hlo_lab.passkit.loading import PassInfo
 from hlo_lab.passkit.options import options_of, parse_value
 
@@ -47,16 +47,16 @@ def select_passes(
 
 def select_rewrites(
     selections: Sequence[str], catalogue: Mapping[str, PassInfo]
-) -> list[tuple[PassInfo, RewritePass]]:
+) -> list[tuple[PassInfo, RewritingPass]]:
     """The rewrite passes that are named, in that order; one may come several times.
 
     Raises:
         UseError: unknown pass or option, a value of the wrong type, or one that rewrites nothing.
     """
-    chosen: list[tuple[PassInfo, RewritePass]] = []
+    chosen: list[tuple[PassInfo, RewritingPass]] = []
     for info, options in _named(selections, catalogue):
         one = configure(info, options)
-        if not isinstance(one, RewritePass):
+        if not isinstance(one, RewritingPass):
             known = [each.name for each in catalogue.values() if each.kind == "rewrite"]
             raise UseError(
                 f"pass {info.name!r} analyses programs and rewrites nothing; those that do: "

@@ -51,7 +51,7 @@ class Pattern:
 
     def match_op(self, op: Op) -> Match | None:
         """The first way in which it matches what an operation gives."""
-        if not op.raw.results:
+        if not op.results:
             return None
         found = next(self.match(op.result, {}), None)
         return None if found is None else Match(op, found)

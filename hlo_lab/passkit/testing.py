@@ -10,7 +10,7 @@ from hlo_lab.cost.machines import load
 from hlo_lab.errors import HloLabError
 from hlo_lab.ir.module import Module
 from hlo_lab.ir.text import read_text
-from hlo_lab.passkit.base import AnalysisPass, Example, Pass, RewriteExample, RewritePass
+from hlo_lab.passkit.base import AnalysisPass, Example, Pass, RewriteExample, RewritingPass
 from hlo_lab.passkit.context import Context
 from hlo_lab.passkit.pipeline import run_passes
 
@@ -44,7 +44,7 @@ class _Bundle:
 
 
 Lower = Callable[[Example], Module]
-Try = Callable[[type[RewritePass]], Sequence[Trial]]
+Try = Callable[[type[RewritingPass]], Sequence[Trial]]
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def run_examples(
         lower: compiles a JAX example into a module; ``hlo_lab.api.passes.lower_example`` does.
         rewrite: tries the examples of a rewrite pass; ``hlo_lab.api.passes.try_examples`` does.
     """
-    if issubclass(pass_class, RewritePass):
+    if issubclass(pass_class, RewritingPass):
         yield from _rewrite_examples(pass_class, rewrite)
         return
     assert issubclass(pass_class, AnalysisPass)
@@ -108,7 +108,7 @@ def _problem(one: AnalysisPass, example: Example, lower: Lower | None) -> str:
 
 
 def _rewrite_examples(
-    pass_class: type[RewritePass], rewrite: Try | None
+    pass_class: type[RewritingPass], rewrite: Try | None
 ) -> Iterator[ExampleResult]:
     if not pass_class.examples:
         yield ExampleResult(pass_class.name, "", "has no examples; give it at least one")

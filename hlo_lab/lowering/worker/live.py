@@ -15,15 +15,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Protocol
 
-from hlo_lab.errors import HloLabError
+from hlo_lab.errors import HloLabError, PassError
 from hlo_lab.lowering import adapter
 from hlo_lab.lowering.worker.failure import first_line
-from hlo_lab.passkit.base import RewritePass
-from hlo_lab.passkit.rewriting import PassSpec, apply, inline
+from hlo_lab.lowering.worker.hlo_passes import InsideXla
+from hlo_lab.lowering.worker.rewriting import inside_passes, rewrite_outside
+from hlo_lab.passkit.base import RewritingPass
+from hlo_lab.passkit.rewriting import PassSpec, inline
 
 RECORDS = "live.jsonl"
 
@@ -46,7 +49,7 @@ def install(request_path: str) -> None:
 
 class _Live:
     def __init__(self, request: dict[str, Any], records: Path):
-        self.specs = [PassSpec(**spec) for spec in request["passes"]]
+        self.specs = [PassSpec.from_dict(spec) for spec in request["passes"]]
         self.only: str | None = request["only"]
         self.check: str | None = request["check"]
         self.process = os.getpid()
@@ -56,49 +59,77 @@ class _Live:
         self._said: set[str] = set()
 
     @functools.cached_property
-    def passes(self) -> list[RewritePass]:
+    def passes(self) -> list[RewritingPass]:
         return [spec.make() for spec in self.specs]
+
+    @functools.cached_property
+    def inside(self) -> InsideXla | None:
+        """The passes that are applied while XLA compiles; None where there are none."""
+        found = inside_passes(self.passes, self.specs)
+        return InsideXla(found) if found else None
+
+    @property
+    def _names(self) -> str:
+        return " and ".join(dict.fromkeys(spec.name for spec in self.specs))
+
+    @property
+    def tolerance(self) -> float | None:
+        """The error that the passes mean."""
+        errors = [one.relative_error for one in self.passes if one.relative_error is not None]
+        return max(errors, default=None)
 
     def compile(self, module: Any, compile: Callable[[Any], Any]) -> Any:
         """What JAX gets for a module: that of the rewritten one, if the passes change it."""
         name = adapter.module_name(module)
         if os.getpid() != self.process or not matches(name, self.only):
             return compile(module)
-        began = time.perf_counter()
         record: dict[str, Any] = {"function": name, "changes": [], "failure": None}
         executable = None
         try:
-            tolerance, changed = self._rewrite(module, record)
-            record["seconds"] = round(time.perf_counter() - began, 6)
-            if changed is not None:
-                executable = self._compile_changed(changed, compile)
+            executable = self._compile_rewritten(name, module, compile, record)
         except Exception as error:
-            record["failure"] = _line(error)
+            record |= {"changes": [], "failure": _line(error)}
             self._say(f"{record['failure']}; {name} is compiled as it was")
         self._record(record)
         if executable is None:
             return compile(module)
-        if self.check is not None:
-            self.pending[id(executable)] = _Pending(name, module, compile, executable, tolerance)
+        if self.check is not None and any(record["changes"]):
+            self.pending[id(executable)] = _Pending(name, module, compile, executable)
         return executable
 
-    def _rewrite(self, module: Any, record: dict[str, Any]) -> tuple[float | None, Any | None]:
-        """(error that the passes mean, rewritten copy); None where nothing was replaced."""
+    def _compile_rewritten(
+        self, name: str, module: Any, compile: Callable[[Any], Any], record: dict[str, Any]
+    ) -> Any:
+        """The executable with what the passes make of a copy; None where they change nothing."""
+        began = time.perf_counter()
         with module.context:
             copy = adapter.copy_module(module)
         inline(copy)
-        applied = apply(self.passes, copy)
-        record["changes"] = [each.changes for each in applied]
-        errors = [one.relative_error for one in self.passes if one.relative_error is not None]
-        return max(errors, default=None), copy if any(record["changes"]) else None
+        raw, applied = rewrite_outside(self.passes, self.specs, copy)
+        record["seconds"] = round(time.perf_counter() - began, 6)
+        is_other = any(each is not None and each.changes for each in applied)
+        if is_other and adapter.call_contract(raw) != adapter.call_contract(module):
+            raise PassError(
+                f"{self._names} changed which arguments are donated or how arrays lie in memory, "
+                "which the script's caller decides; try it with `hlo-lab rewrite`"
+            )
+        executable = None
+        if self.inside is not None:
+            chosen = raw if is_other else module
+            executable = self.inside.compile(name, lambda: compile(chosen), lambda made: made)
+            inside = iter(self.inside.applied())
+            applied = [each or next(inside) for each in applied]
+        elif is_other:
+            executable = self._compile_changed(raw, compile)
+        record["changes"] = [each.changes for each in applied if each is not None]
+        return executable
 
     def _compile_changed(self, module: Any, compile: Callable[[Any], Any]) -> Any:
         try:
             return compile(module)
         except Exception as error:
-            names = " and ".join(spec.name for spec in self.specs)
-            raise HloLabError(
-                f"XLA could not compile what {names} made: {first_line(str(error))}"
+            raise PassError(
+                f"XLA could not compile what {self._names} made: {first_line(str(error))}"
             ) from error
 
     def execute(self, execution: adapter.Execution) -> Any:
@@ -132,18 +163,17 @@ class _Live:
         assert self.check is not None
         check: Check = importlib.import_module(self.check)
         try:
-            outputs = check.compare(expected, results, pending.tolerance)
+            outputs = check.compare(expected, results, self.tolerance)
         except Exception as error:  # such as arrays that other processes hold
             record["unchecked"] = _line(error)
             return
         record["outputs"] = outputs
         wrong = [at for at, each in enumerate(outputs) if not each["agrees"]]
         if wrong:
-            names = " and ".join(dict.fromkeys(spec.name for spec in self.specs))
             off = outputs[wrong[0]]["max_rel"]
             self._say(
-                f"wrong numbers in {pending.name} after {names}: result [{wrong[0]}] is off by "
-                f"{off:.1e} relative"
+                f"wrong numbers in {pending.name} after {self._names}: result [{wrong[0]}] is off "
+                f"by {off:.1e} relative"
             )
 
     def _record(self, record: dict[str, Any]) -> None:
@@ -158,22 +188,14 @@ class _Live:
                 print(f"hlo-lab: {text}", file=sys.stderr, flush=True)
 
 
+@dataclass(frozen=True)
 class _Pending:
     """A rewritten function that was not called yet, and how to have the original."""
 
-    def __init__(
-        self,
-        name: str,
-        module: Any,
-        compile: Callable[[Any], Any],
-        executable: Any,
-        tolerance: float | None,
-    ):
-        self.name = name
-        self.module = module
-        self.compile = compile
-        self.executable = executable
-        self.tolerance = tolerance
+    name: str
+    module: Any
+    compile: Callable[[Any], Any]
+    executable: Any
 
 
 def matches(module: str, pattern: str | None) -> bool:

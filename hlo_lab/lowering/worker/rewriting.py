@@ -5,12 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from hlo_lab.lowering import adapter
 from hlo_lab.lowering.worker.executable import Executable
+from hlo_lab.lowering.worker.hlo_passes import (
+    InsideXla,
+    from_hlo,
+    is_inside,
+    opcodes,
+    rewrite_hlo,
+    to_hlo,
+)
+from hlo_lab.passkit.base import HloRewritePass, RewritePass, RewritingPass
 from hlo_lab.passkit.mlir_module import count_ops, mark, marked, returned, taken, unmark
+from hlo_lab.passkit.place import Place
 from hlo_lab.passkit.rewriting import Applied, PassSpec, apply, inline
+
+T = TypeVar("T")
 
 
 @dataclass(eq=False)
@@ -20,16 +32,20 @@ class Rewritten:
     Attributes:
         original: as it was, calls inlined.
         module: as the passes left it.
-        applied: what each pass did.
+        applied: what each pass did; None for those inside XLA.
         tolerance: the largest relative error that a pass says is meant; None for rounding.
+        inside: passes that are applied while XLA compiles ``plain``; None where there are none.
+        is_hlo: whether the last of the others works on HLO.
         compile_original: compiles the original program as it was lowered; the worker sets it.
         compile_probe: compiles a module of the same arguments with other results.
     """
 
     original: Any
     module: Any
-    applied: list[Applied]
+    applied: list[Applied | None]
     tolerance: float | None
+    inside: InsideXla | None = None
+    is_hlo: bool = False
     compile_original: Callable[[Path], Executable] | None = None
     compile_probe: Callable[[Any], Executable] | None = None
 
@@ -47,9 +63,21 @@ class Rewritten:
         with original.context:
             mark(original)
             copy = adapter.copy_module(original)
-        applied = apply(passes, copy, [spec.place for spec in specs])
+        rewritten, applied = rewrite_outside(passes, specs, copy)
+        if rewritten is not copy:  # it came back from HLO: so does the original, to compare
+            original = from_hlo(to_hlo(original), original)
         errors = [one.relative_error for one in passes if one.relative_error is not None]
-        return cls(original, copy, applied, max(errors, default=None))
+        within = inside_passes(passes, specs)
+        inside = InsideXla(within) if within else None
+        others = [one for one in passes if not is_inside(one)]
+        is_hlo = bool(others) and not isinstance(others[-1], RewritePass)
+        return cls(original, rewritten, applied, max(errors, default=None), inside, is_hlo)
+
+    def compiled(self, compile: Callable[[], T], executable: Callable[[T], Any]) -> T:
+        """What ``compile`` gives, with the passes inside XLA applied to it."""
+        if self.inside is None:
+            return compile()
+        return self.inside.compile(adapter.module_name(self.module), compile, executable)
 
     def plain(self) -> Any:
         """The rewritten module without the numbers, to compile."""
@@ -61,12 +89,33 @@ class Rewritten:
     def facts(self) -> dict[str, Any]:
         """For the worker's info: what was applied, and operations by name on both sides."""
         return {
-            "passes": [vars(each) for each in self.applied],
+            "passes": [vars(each) for each in self.all_applied()],
             "ops": {"before": count_ops(self.original), "after": count_ops(self.module)},
         }
 
+    @property
+    def changes(self) -> int:
+        """How often the passes replaced something."""
+        return sum(each.changes for each in self.all_applied())
+
+    def ops(self) -> dict[str, int]:
+        """How many operations of each name the last pass left, at its own stage."""
+        if self.inside is not None and self.inside.module is not None:
+            return opcodes(self.inside.module)
+        return opcodes(to_hlo(self.module)) if self.is_hlo else count_ops(self.module)
+
+    def all_applied(self) -> list[Applied]:
+        """What each pass did, those inside XLA as well."""
+        inside = iter(self.inside.applied() if self.inside is not None else ())
+        return [each or next(inside) for each in self.applied]
+
     def results(self) -> list[int | None]:
-        """The number of each result of the original; None where the other module has it not."""
+        """The number of each result of the original; None where the other module has it not.
+
+        Those of a module that passes change inside XLA are others than they look from here.
+        """
+        if self.inside is not None:
+            return [None] * len(returned(self.original))
         known = marked(self.module)
         numbers = {value: number for number, value in marked(self.original).items()}
         found = [numbers.get(value) for value in returned(self.original)]
@@ -106,3 +155,39 @@ class Rewritten:
                 unmark(copy)
             sides.append(self.compile_probe(copy))
         return sides[0], sides[1]
+
+
+def rewrite_outside(
+    passes: Sequence[RewritingPass], specs: Sequence[PassSpec], raw: Any
+) -> tuple[Any, list[Applied | None]]:
+    """Apply those passes that change a module before XLA has it, in order.
+
+    Args:
+        raw: an MLIR module, which is changed.
+
+    Returns:
+        The module, another one where a pass changed its HLO; what each pass did, None for
+        those that are applied inside XLA.
+
+    Raises:
+        PassError: a pass raised, or left a module that is not valid.
+    """
+    done: list[Applied | None] = []
+    for one, spec in zip(passes, specs, strict=True):
+        if isinstance(one, RewritePass):
+            done += apply([one], raw, [spec.place])
+        elif is_inside(one):
+            done.append(None)
+        else:
+            assert isinstance(one, HloRewritePass)
+            raw, applied = rewrite_hlo(one, raw, spec.place)
+            done.append(applied)
+    return raw, done
+
+
+def inside_passes(
+    passes: Sequence[RewritingPass], specs: Sequence[PassSpec]
+) -> list[tuple[HloRewritePass, Place | None]]:
+    """Those that are applied while XLA compiles, and where."""
+    pairs = zip(passes, specs, strict=True)
+    return [(one, spec.place) for one, spec in pairs if is_inside(one)]

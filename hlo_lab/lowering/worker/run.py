@@ -214,10 +214,10 @@ class _Worker:
         self.enter("rewrite")
         specs = [PassSpec.from_dict(spec) for spec in self.request["rewrite"]]
         self.rewriting = Rewritten.of(module, specs)
-        if self.request.get("must_change") and not all(
-            one.changes for one in self.rewriting.applied
-        ):
-            idle = next(i for i, one in enumerate(self.rewriting.applied) if not one.changes)
+        idle = next(
+            (i for i, one in enumerate(self.rewriting.applied) if one and not one.changes), None
+        )
+        if self.request.get("must_change") and idle is not None:
             raise InputError(f"{specs[idle].name} finds nothing to change at {specs[idle].place}")
         return self.rewriting
 
@@ -425,8 +425,14 @@ class _Worker:
             self.folder, self.target, self.request["xla_flags"], passes=self.request["passes"]
         )
         info: dict[str, Any] = {"compiled": None}
+
+        def rewritten(options: dict[str, Any]) -> Any:
+            if self.rewriting is None:
+                return compile(options)
+            return self.rewriting.compiled(lambda: compile(options), executable)
+
         try:
-            info["compiled"] = compile_result = compilation.run(compile)
+            info["compiled"] = compile_result = compilation.run(rewritten)
         except DoesNotFitError as failure:
             info["out_of_memory"] = failure.facts
             self.enter("write")

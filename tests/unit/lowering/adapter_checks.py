@@ -227,6 +227,62 @@ def check_around_execution() -> None:
     assert called == [""]
 
 
+def check_stablehlo_like() -> None:
+    @functools.partial(jax.jit, donate_argnums=0)
+    def looped(x: Any, w: Any) -> Any:
+        return jax.lax.fori_loop(0, 3, lambda i, y: jnp.tanh(y @ w), x)
+
+    spread = NamedSharding(MESH, PartitionSpec("data"))
+    for sharding in (None, spread):
+        x = jax.device_put(jnp.ones((8, 8)), sharding)
+        made = looped.lower(x, jnp.ones((8, 8)))
+        raw = made.compiler_ir()
+        text = adapter.hlo_text(adapter.hlo_of_stablehlo(raw), large_constants=True)
+        back = adapter.stablehlo_like(text, raw)
+        assert "@region" not in adapter.stablehlo_text(back)
+        result = adapter.with_module(made, back).compile()(x, jnp.ones((8, 8)))
+        assert x.is_deleted()
+        assert sharding is None or result.sharding == sharding
+
+
+def check_transform_inside() -> None:
+    seen = []
+
+    def transform(data: bytes) -> bytes | None:
+        seen.append(data)
+        return None
+
+    adapter.transform_inside("post-scheduler", transform)
+    jax.jit(lambda x: jnp.cosh(x) * 3).lower(jnp.ones(7)).compile()
+    assert len(seen) >= 1
+    text = adapter.hlo_text(mlir_as_hlo(), large_constants=True)
+    assert b"jit_f" in adapter.hlo_proto_of(text)
+
+
+def check_without_cache() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        names = {
+            "jax_enable_compilation_cache": True,
+            "jax_compilation_cache_dir": folder,
+            "jax_persistent_cache_min_compile_time_secs": 0,
+            "jax_persistent_cache_min_entry_size_bytes": -1,
+        }
+        old = {name: adapter.get_config(name) for name in names}
+        for name, value in names.items():
+            adapter.set_config(name, value)
+        try:
+            with adapter.without_cache():
+                jax.jit(lambda x: jnp.sinh(x) * 5).lower(jnp.ones(7)).compile()
+            assert not list(Path(folder).iterdir())
+        finally:
+            for name, value in old.items():
+                adapter.set_config(name, value)
+
+
+def mlir_as_hlo() -> Any:
+    return adapter.hlo_of_stablehlo(mlir())
+
+
 def check_plain_lowered() -> None:
     plain = lowered().lower()
     assert adapter.plain_lowered(plain) is plain
