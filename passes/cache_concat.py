@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
+from hlo_lab.cost.aliasing import donated
 from hlo_lab.ir.module import Module
 from hlo_lab.passkit.base import AnalysisPass, Example
 from hlo_lab.passkit.context import Context
@@ -19,6 +21,10 @@ from hlo_lab.passkit.wording import bytes_text, place_text, times_text
 
 _MOVED = (MOVES - {"broadcast"}) | {"slice-start", "slice-done"}
 _KEPT = SAME_ELEMENTS | UPDATES
+_UNCUT = _MOVED - {"slice", "slice-start"}
+_FETCHES = ("slice", "slice-start", "copy", "copy-start")
+_STARTS = re.compile(r"\[(-?\d+):")
+_NUMBER = re.compile(r"\d+")
 _JOINS = ("maximum", "add", "or", "select")  # how XLA:TPU joins two padded parts
 
 _WINDOW = """HloModule m, is_scheduled=true
@@ -116,26 +122,31 @@ class CacheConcatPass(AnalysisPass):
         """Yield a finding per source line."""
         if module.warnings:
             return
-        for group in fold(context, self._hits(module, context)):
+        remedies: dict[int, tuple[str, ...]] = {}
+        for group in fold(context, self._hits(module, context, remedies)):
             worst = group.worst
+            held = bytes_text(context.flow.shape(worst.at).padded_bytes)
             runs = float(context.cost.executions[kernel(context.flow, worst.at)])
             place = place_text(module, context.flow.place(worst.at))
             yield self.finding(
                 module.instruction(worst.at),
-                f"{place} writes all {bytes_text(worst.bytes or 0)} of {worst.key} anew to add a "
-                f"few entries to {worst.text}{times_text(runs)}{group.times}: an update in place "
+                f"{place} writes all {held} of {worst.key} anew to add a few "
+                f"entries to {worst.text}{times_text(runs)}{group.times}: an update in place "
                 "writes the new ones alone",
                 severity=time_severity(context, group.seconds),
                 advice="Keep a buffer of fixed length, write with jax.lax."
                 "dynamic_update_slice_in_dim at position (modulo the length for a window), and "
                 "donate the buffer.",
-                remedy=("concatenate-to-update",),
+                remedy=remedies[worst.at] if all(remedies[hit.at] for hit in group.hits) else (),
                 seconds=group.seconds,
                 bytes=group.bytes,
                 context=context,
             )
 
-    def _hits(self, module: Module, context: Context) -> Iterator[Hit]:
+    def _hits(
+        self, module: Module, context: Context, remedies: dict[int, tuple[str, ...]]
+    ) -> Iterator[Hit]:
+        """``remedies`` gets the rewrites of each hit, by its ``at``."""
         flow, cost = context.flow, context.cost
         for value, member in _carried(module, flow):
             at, path = definition(flow, value, member, _KEPT)
@@ -148,15 +159,17 @@ class CacheConcatPass(AnalysisPass):
             old, where = definition(flow, large[0], (), _MOVED)
             if not _same_state(flow, old, where, value, member):
                 continue
-            moved = {kernel(flow, at), *_fetches(flow, old, where)}
+            moved = {kernel(flow, at), *_fetches(flow, old, where), *_copies(flow, value, member)}
             runs = float(cost.executions[kernel(flow, at)])
             kept = flow.shape(value)
             kept = kept.elements[member[0]] if member else kept
+            stays = _stays(flow, at, large[0], old)
+            remedies[at] = _remedy(module, flow, old, where) if stays else ()
             name = flow.op_name(old) or module.instruction_names[old]
             yield Hit(
                 at=at,
-                seconds=sum(float(cost.seconds[one]) for one in moved) * runs,
-                bytes=kept.padded_bytes,
+                seconds=sum(float(context.seconds[one]) for one in moved) * runs,
+                bytes=_twice(context, kept.padded_bytes, where),
                 text="what the loop carries" if where else name,
                 key=str(kept.without_layout()),
             )
@@ -202,6 +215,62 @@ def _same_state(flow: Flow, old: int, where: Path, value: int, member: Path) -> 
 
 
 def _fetches(flow: Flow, old: int, where: Path) -> list[int]:
-    """Asynchronous copies and slices that bring the old value to the chip."""
+    """Copies and slices, asynchronous ones too, that bring the old value to the chip."""
     users = flow.users(old) if not where else []
-    return [one for one in users if flow.opcode(one) in ("slice", "slice-start", "copy-start")]
+    users += [one for user in users if flow.opcode(user) == "bitcast" for one in flow.users(user)]
+    return [one for one in users if flow.opcode(one) in _FETCHES]
+
+
+def _copies(flow: Flow, value: int, member: Path) -> list[int]:
+    """Copies of the joined value to where the result has to be."""
+    found: list[int] = []
+    at, path = flow.source(value, member)
+    while flow.opcode(at) == "copy" and not path:
+        found.append(at)
+        at, path = flow.source(flow.operands(at)[0])
+    return found
+
+
+def _stays(flow: Flow, at: int, part: int, old: int) -> bool:
+    """Whether the old entries stay where they were: no window that moves on, no growth."""
+    first, _ = definition(flow, part, (), _UNCUT)
+    start = 0
+    if flow.opcode(first) in ("slice", "slice-start"):
+        text = flow.module.attributes[flow.module.attribute[first]].get("slice", "")
+        start = sum(int(number) for number in _STARTS.findall(text))
+    grown = flow.shape(old).element_count < flow.shape(at).element_count
+    return not grown and start == _offset(flow, at, part)
+
+
+def _offset(flow: Flow, at: int, part: int) -> int:
+    """Where a part begins in the whole, along the only dimension that is joined."""
+    if flow.opcode(at) == "concatenate":
+        before = flow.operands(at)[: flow.operands(at).index(part)]
+        text = flow.module.attributes[flow.module.attribute[at]].get("dimensions", "0")
+        dimension = int(_NUMBER.findall(text)[0])
+        return sum(flow.shape(one).dims[dimension] for one in before)
+    pad = next(one for one in flow.users(part) if flow.opcode(one) == "pad")
+    text = flow.module.attributes[flow.module.attribute[pad]].get("padding", "")
+    return sum(int(dimension.split("_")[0]) for dimension in text.split("x") if dimension)
+
+
+def _twice(context: Context, size: int, where: Path) -> int | None:
+    """Bytes of the cache that are held a second time; None for none.
+
+    XLA:TPU may write the joined cache over the old one, where that is donated.
+    """
+    memory = context.memory
+    if context.machine.kind != "tpu" or where:
+        return size
+    return min(size, memory.peak_bytes - memory.argument_bytes) or None
+
+
+def _remedy(module: Module, flow: Flow, old: int, where: Path) -> tuple[str, ...]:
+    """An update in place, of an argument that is donated for it where it is not yet."""
+    update = "concatenate-to-update"
+    number = int(module.parameter_number[old]) if not where else -1
+    if where or number in donated(module):
+        return (update,)
+    name = flow.op_name(old)
+    chosen = name if name.isidentifier() else number
+    return (update, f"donate-arguments{{arguments={chosen}}}")

@@ -119,7 +119,7 @@ class FullSortPass(AnalysisPass):
             used = _used(flow, at, dimension, length)
             if used is None or used > self.most * length:
                 continue
-            seconds = float(cost.seconds[at] * cost.executions[at])
+            seconds = float(context.seconds[at] * cost.executions[at])
             main = [leaf for _, leaf in flow.shape(at).leaves() if leaf.memory_space == 0]
             yield Hit(
                 at=at,

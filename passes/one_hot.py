@@ -154,7 +154,7 @@ def _hit(context: Context, product: Product, compare: int, unsure: bool) -> Hit 
     at, made = kernel(flow, product.at), kernel(flow, compare)
     runs = float(cost.executions[at])
     apart = made != at
-    seconds = float(cost.seconds[at] + (cost.seconds[made] if apart else 0.0))
+    seconds = float(context.seconds[at] + (context.seconds[made] if apart else 0.0))
     shape = flow.shape(product.at)
     machine = context.machine
     rows = 2 * _BYTES * shape.element_count / machine.memory_bandwidth + machine.launch_overhead

@@ -81,7 +81,7 @@ class PrecisionPass(AnalysisPass):
                 module.instruction(worst.at),
                 f"{place_text(module, flow.place(worst.at))} is an f32 product in {worst.key} "
                 f"precision, {_PASSES[worst.key]} passes of the matrix units instead of one, "
-                f"{seconds_text(float(context.cost.seconds[at]))}{times_text(runs)}{group.times}",
+                f"{seconds_text(float(context.seconds[at]))}{times_text(runs)}{group.times}",
                 severity=time_severity(context, group.seconds),
                 advice="Where the numbers allow it, drop precision= (or jax_default_matmul_"
                 'precision), or take "high"; check the results.',
@@ -102,13 +102,15 @@ def _hits(module: Module, context: Context) -> Iterator[Hit]:
         run = kernel(flow, at)
         if not cost.top_level[run] or cost.bound[run] != _COMPUTE:
             continue
-        seconds = float(cost.seconds[run] * cost.executions[run])
+        seconds = float(context.seconds[run] * cost.executions[run])
         yield Hit(at, seconds * (1 - 1 / _PASSES[level]), key=level)
 
 
 def _is_narrow(flow: Flow, operand: int) -> bool:
     """Whether a factor has no more than the bits of a narrow type."""
-    made, _ = definition(flow, operand, (), HANDING_ON | {"copy", "reshape", "transpose"})
+    made, _ = definition(
+        flow, operand, (), HANDING_ON | {"copy", "copy-start", "reshape", "transpose"}
+    )
     if flow.opcode(made) == "convert":
         made = flow.operands(made)[0]
     return flow.shape(made).dtype != "f32"

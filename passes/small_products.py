@@ -106,7 +106,7 @@ class SmallProductsPass(AnalysisPass):
             if len(members) < self.min_times or reaches(flow, kernels):
                 continue
             product, runs = members[0][0], float(cost.executions[kernels[0]])
-            now = sum(float(cost.seconds[at]) for at in kernels)
+            now = sum(float(context.seconds[at]) for at in kernels)
             then = batched_seconds(product, len(members), context.machine)
             if now >= _WORTH * then:
                 text = f"{rows_text(product)} {len(members)} times"

@@ -128,7 +128,7 @@ def _hits(module: Module, context: Context) -> Iterator[Hit]:
         if first == second or not cost.top_level[first]:
             continue
         # either kernel may do more than this pass
-        once = min(float(cost.seconds[first]), float(cost.seconds[second]))
+        once = min(float(context.seconds[first]), float(context.seconds[second]))
         text = str(flow.shape(square).without_layout())
         yield Hit(at, once * float(cost.executions[second]), text=text)
 

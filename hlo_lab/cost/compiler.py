@@ -82,6 +82,10 @@ class CompilerCost:
         """The record of one instruction."""
         return self.records.get(index, NOTHING)
 
+    def filled(self, cost: ModuleCost) -> Floats:
+        """float64[N], one execution: the estimate where the compiler gives no time."""
+        return np.where(np.isnan(self.seconds), cost.seconds, self.seconds)
+
     @property
     def has_seconds(self) -> bool:
         return self.costed > 0

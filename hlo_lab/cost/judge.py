@@ -12,8 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from hlo_lab.cost.compiler import compiler_cost
 from hlo_lab.cost.critical_path import critical_path
 from hlo_lab.cost.model import ModuleCost
@@ -60,8 +58,7 @@ class Times:
         theirs = compiler_cost(module, cost, cost.machine) if cost.machine.kind == "tpu" else None
         if theirs is None or not theirs.has_seconds:
             return cls(own, lower_bound=least)
-        known = ~np.isnan(theirs.seconds)
-        filled = replace(cost, seconds=np.where(known, theirs.seconds, cost.seconds))
+        filled = replace(cost, seconds=theirs.filled(cost))
         path = critical_path(module, filled, pairs(module, filled))
         share = theirs.total_seconds / filled.total_seconds if filled.total_seconds else 0.0
         return cls(own, path.seconds, share, least)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from hlo_lab.cost.machines import Machine
     from hlo_lab.cost.memory import MemoryProfile
     from hlo_lab.cost.model import ModuleCost
+    from hlo_lab.cost.tables import Floats
 
 
 class BundleLike(Protocol):
@@ -52,6 +53,18 @@ class Context:
         from hlo_lab.cost.model import cost
 
         return cost(self.module, self.machine)
+
+    @cached_property
+    def seconds(self) -> Floats:
+        """float64[N], one execution: by XLA:TPU's own cycles where it gives them, else estimated.
+
+        What advice saves is verified by the same.
+        """
+        from hlo_lab.cost.compiler import compiler_cost
+
+        if self.machine.kind != "tpu":
+            return self.cost.seconds
+        return compiler_cost(self.module, self.cost, self.machine).filled(self.cost)
 
     @cached_property
     def memory(self) -> MemoryProfile:

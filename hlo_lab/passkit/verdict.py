@@ -12,7 +12,7 @@ UNPROMISED = 0.01  # share that has to be saved where nothing was promised
 
 
 def verdict(promised: Estimate, time: TimeChange, peak: BeforeAfter | None) -> Verification:
-    """Judge by what was promised: the larger share of the time or of the peak counts.
+    """Judge by what was promised: time, memory, or the larger share of the two.
 
     Args:
         promised: of all findings that are verified together.
@@ -22,12 +22,12 @@ def verdict(promised: Estimate, time: TimeChange, peak: BeforeAfter | None) -> V
     seconds, size = max(promised.seconds or 0.0, 0.0), max(promised.bytes or 0, 0)
     of_time = seconds / time.before if time.before else 0.0
     of_peak = size / peak.before if peak is not None and peak.before else 0.0
-    if of_peak > of_time and peak is not None:
-        status, reason, ratio = _by_memory(promised, time, peak, size)
-    elif seconds:
-        status, reason, ratio = _by_time(time, peak, seconds)
+    by_time = _by_time(time, peak, seconds) if seconds else None
+    by_memory = _by_memory(promised, time, peak, size) if size and peak is not None else None
+    if by_time is not None and by_memory is not None:
+        status, reason, ratio = _by_both(by_time, by_memory, time, peak, of_time >= of_peak)
     else:
-        status, reason, ratio = _by_either(time, peak)
+        status, reason, ratio = by_time or by_memory or _by_either(time, peak)
     return Verification(
         status=status,
         seconds=BeforeAfter(time.before, time.after),
@@ -40,6 +40,25 @@ def verdict(promised: Estimate, time: TimeChange, peak: BeforeAfter | None) -> V
 
 
 _Judged = tuple[VerificationStatus, str, float | None]
+
+
+def _by_both(
+    by_time: _Judged,
+    by_memory: _Judged,
+    time: TimeChange,
+    peak: BeforeAfter | None,
+    time_counts: bool,
+) -> _Judged:
+    """By the larger promise; where that is not kept and the other is, by that, and it is said."""
+    confirmed = VerificationStatus.CONFIRMED
+    main, other = (by_time, by_memory) if time_counts else (by_memory, by_time)
+    if main[0] is not VerificationStatus.REFUTED or other[0] is not confirmed:
+        return main
+    assert peak is not None
+    saved = peak.saved / peak.before if time_counts else time.saved / time.before
+    if saved < UNPROMISED:
+        return main
+    return confirmed, main[1], other[2]
 
 
 def _by_time(time: TimeChange, peak: BeforeAfter | None, promised: float) -> _Judged:

@@ -25,7 +25,12 @@ SAME = BeforeAfter(1000, 1000)
         (Estimate(0.0005), Times(1.0), SAME, UNDECIDED, "too little to tell"),
         # the larger promise counts
         (Estimate(0.1, 500), Times(1.0), BeforeAfter(1000, 500), CONFIRMED, ""),
-        (Estimate(0.1, 500), Times(0.9), SAME, REFUTED, "the peak of memory does not fall"),
+        (Estimate(0.1, 500), Times(1.0), SAME, REFUTED, "the peak of memory does not fall"),
+        # unless the other alone is kept
+        (Estimate(0.1, 500), Times(0.9), SAME, CONFIRMED, "the peak of memory does not fall"),
+        (Estimate(0.01, 500), Times(0.995), SAME, REFUTED, "the peak of memory does not fall"),
+        (Estimate(0.5, 100), Times(1.0), BeforeAfter(1000, 900), CONFIRMED, "saves no time"),
+        (Estimate(0.5, 100), Times(1.2), BeforeAfter(1000, 900), REFUTED, "slower"),
         (Estimate(0.3, 10), Times(0.7), SAME, CONFIRMED, ""),
         (Estimate(None, 500), Times(1.2), BeforeAfter(1000, 500), UNDECIDED, "takes longer"),
         (Estimate(None, 500), Times(1.01), BeforeAfter(1000, 990), REFUTED, "does not fall"),
