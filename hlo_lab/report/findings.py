@@ -80,7 +80,7 @@ def _compared(verification: Verification) -> list[str]:
         if verification.ratio is None
         else [f"promised {verification.ratio:.2g} times what it saves"]
     )
-    return parts + (["same numbers"] if verification.agrees else [])
+    return parts + (["numbers agree"] if verification.agrees else [])
 
 
 def with_advice(findings: Sequence[Finding]) -> Iterator[tuple[Finding, str]]:
