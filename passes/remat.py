@@ -26,6 +26,7 @@ from hlo_lab.passkit.wording import (
 _CONTROL = frozenset(("while", "conditional", "call", "async-start", "copy-start"))
 _CALLERS = frozenset(("while", "conditional", "call"))
 _PARTS = 2  # source lines that the finding on a loop names
+_REMEDY = "recompute{products=true}"  # a price is that of all it takes, products too
 _UNSURE = "and XLA:CPU's scheduler often keeps the peak where it was"
 _MAX_CHAIN = 400  # kernels looked at per value; a longer chain counts as not worth it
 
@@ -237,6 +238,7 @@ class RematPass(AnalysisPass):
             f"{relative:.1%} of the step's time" + (f", {_UNSURE}" if unsure else ""),
             severity=Severity.WARNING if cheap else Severity.NOTE,
             advice=_advice(bool(within), unsure),
+            remedy=() if worst.loop < 0 else (_REMEDY,),
             seconds=-group.seconds,
             bytes=None if unsure else group.bytes,
             context=context,
@@ -264,6 +266,7 @@ class RematPass(AnalysisPass):
                 "Wrap the body: jax.lax.scan(jax.checkpoint(body, prevent_cse=False), ...); "
                 "try policy=jax.checkpoint_policies.dots_saveable beside it, and compile both."
             ),
+            remedy=(_REMEDY,),
             seconds=-seconds,
             bytes=kept.bytes,
             context=context,

@@ -27,7 +27,7 @@ class CountedLoop:
     def of(cls, op: Op) -> CountedLoop | None:
         """None where its limits are no constants, or something else may end it."""
         condition, body = (region.blocks[0] for region in op.raw.regions)
-        test = Value(_ends(condition).operands[0], op.rewriter).op
+        test = Value(ends_of(condition).operands[0], op.rewriter).op
         if test is None or test.name != "compare":
             return None
         if test.attribute("comparison_direction") != "LT":
@@ -37,7 +37,7 @@ class CountedLoop:
         if left.raw not in arguments:
             return None
         counter = arguments.index(left.raw)
-        step = _step(Value(_ends(body).operands[counter], op.rewriter), body.arguments[counter])
+        step = _step(Value(ends_of(body).operands[counter], op.rewriter), body.arguments[counter])
         start, limit = op.operands[counter].splat, right.splat
         if not (isinstance(start, int) and isinstance(limit, int) and step and step > 0):
             return None
@@ -65,7 +65,7 @@ class CountedLoop:
         if value.raw in arguments:
             at = arguments.index(value.raw)
             begin = self.op.operands[at].splat
-            step = _step(Value(_ends(self.body).operands[at], self.op.rewriter), value.raw)
+            step = _step(Value(ends_of(self.body).operands[at], self.op.rewriter), value.raw)
             known = isinstance(begin, int) and step is not None
             return Affine(int(begin or 0), step or 0) if known else None
         op = value.op
@@ -107,7 +107,8 @@ class Affine:
         return max(self.start, self.start + self.step * (trips - 1))
 
 
-def _ends(block: Any) -> Any:
+def ends_of(block: Any) -> Any:
+    """The operation at the end of a block, which takes what the block gives."""
     *_, last = block.operations
     return last.operation
 

@@ -81,6 +81,14 @@ def splat_of(attribute: Any) -> float | int | bool | None:
     return number
 
 
+def bits(dtype: str) -> int:
+    """Of an element; a boolean takes a byte."""
+    if dtype == "i1":
+        return 8
+    (first, *_) = re.findall(r"\d+", dtype)
+    return int(first) * (2 if dtype.startswith("complex") else 1)
+
+
 def tensor_type(shape: Sequence[int], dtype: str) -> Any:
     return ir().RankedTensorType.get(list(shape), ir().Type.parse(dtype))
 

@@ -49,9 +49,8 @@ def mark(raw_module: Any) -> dict[int, Any]:
         raw = operation.operation
         first = len(found)
         found.update(enumerate(raw.results, first))
-        numbers = [f"{at}:{first + at}" for at in range(len(raw.results))]
-        if numbers:
-            raw.attributes[MARK] = mlir.ir().StringAttr.get(" ".join(numbers))
+        if len(raw.results):
+            _write_marks(raw, [(at, first + at) for at in range(len(raw.results))])
     return found
 
 
@@ -71,9 +70,12 @@ def unmark(raw_module: Any) -> None:
         forget(raw)
 
 
-def forget(raw: Any) -> None:
-    """Let an operation stand for nothing of the original."""
-    if MARK in raw.attributes:
+def forget(raw: Any, *results: int) -> None:
+    """Let an operation, or some of its results, stand for nothing of the original."""
+    kept = [(at, number) for at, number in _marks(raw) if results and at not in results]
+    if kept:
+        _write_marks(raw, kept)
+    elif MARK in raw.attributes:
         del raw.attributes[MARK]
 
 
@@ -115,6 +117,11 @@ def _marks(raw: Any) -> list[tuple[int, int]]:
     return [(int(at), int(number)) for at, _, number in (pair.partition(":") for pair in pairs)]
 
 
+def _write_marks(raw: Any, marks: Sequence[tuple[int, int]]) -> None:
+    text = " ".join(f"{at}:{number}" for at, number in marks)
+    raw.attributes[MARK] = mlir.ir().StringAttr.get(text)
+
+
 def take_marks(old: Any, new: Any) -> None:
     """Let a new value stand for what the old one stood for."""
     source, target = old.owner, new.owner
@@ -124,6 +131,5 @@ def take_marks(old: Any, new: Any) -> None:
     if not numbers:
         return
     raw = target.operation
-    kept = " ".join(f"{at}:{number}" for at, number in _marks(raw))
-    added = " ".join(f"{new.result_number}:{number}" for number in numbers)
-    raw.attributes[MARK] = mlir.ir().StringAttr.get(f"{kept} {added}".strip())
+    added = [(new.result_number, number) for number in numbers]
+    _write_marks(raw, [*_marks(raw), *added])

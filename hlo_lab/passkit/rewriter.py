@@ -50,6 +50,11 @@ class Value:
         return str(self.raw.type.element_type)
 
     @property
+    def bytes(self) -> int:
+        """What it takes, without padding."""
+        return -(-self.size * mlir.bits(self.dtype) // 8)
+
+    @property
     def is_float(self) -> bool:
         return self.dtype.startswith(("f", "bf"))
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
 
 from hlo_lab.lowering import adapter
 from hlo_lab.passkit.base import RewritePass
 from hlo_lab.passkit.discovery import discover
 from hlo_lab.passkit.mlir_module import count_ops
 from hlo_lab.passkit.selection import select_rewrites
-from tests.unit.passkit.modules import rewriting
+from tests.unit.passkit.modules import rewriting, traced
 
 
 def _pass(selection: str) -> RewritePass:
@@ -95,3 +100,47 @@ def test_one_kind_of_type_alone() -> None:
     assert _changes("narrow-types{floats=false}", raw) == 1
     assert "stablehlo.negate %0 : tensor<8xf64>" in str(raw)
     assert _changes("narrow-types{floats=false,integers=false}", raw) == 0
+
+
+X, WS = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((8, 4), (5, 4, 4)))
+
+
+def _gradient(layer: Callable[..., Any]) -> Any:
+    def loss(ws: Any, x: Any) -> Any:
+        return jnp.sum(jax.lax.scan(layer, x, ws)[0] ** 2)
+
+    return traced(jax.grad(loss), WS, X)
+
+
+@pytest.mark.parametrize(
+    ("options", "before", "after"),
+    [
+        # the carry, tanh, and both factors of the cube's derivative
+        ("min_bytes=1", 4, 2),
+        ("min_bytes=1,products=true", 4, 1),
+        ("min_bytes=1MiB", 4, 4),
+    ],
+)
+def test_what_a_scan_stacks_for_its_backward_pass(options: str, before: int, after: int) -> None:
+    raw = _gradient(lambda x, w: (x + jnp.tanh(x @ w) ** 3, None))
+    # and one of the gradient
+    assert count_ops(raw)["dynamic_update_slice"] == before + 1
+    assert _changes(f"recompute{{{options}}}", raw) == before - after
+    assert count_ops(raw)["dynamic_update_slice"] == after + 1
+    assert count_ops(raw)["dot_general"] == (4 if "products" in options else 3)
+
+
+def test_what_the_caller_takes_is_kept() -> None:
+    def layer(x: Any, w: Any) -> tuple[Any, Any]:
+        y = jnp.sin(x @ w)
+        return y, y
+
+    def both(ws: Any, x: Any) -> Any:
+        (_, ys), back = jax.vjp(lambda ws: jax.lax.scan(layer, x, ws), ws)
+        return ys, back((x, ys))
+
+    raw = traced(both, WS, X)
+    stacked = count_ops(raw)["dynamic_update_slice"]
+    dropped = _changes("recompute{min_bytes=1,products=true}", raw)
+    # the carry of each iteration, and what the caller gets
+    assert count_ops(raw)["dynamic_update_slice"] == stacked - dropped == 3
