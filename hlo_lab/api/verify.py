@@ -102,9 +102,8 @@ def verify_all(analysis: Analysis, catalogue: Mapping[str, PassInfo], effort: Ef
     Nothing that a remedy or the compiler does wrong is raised: it is in the finding.
     """
     begun = time.monotonic()
-    groups = _groups(analysis)
-    obstacle = _obstacle(analysis) if groups else ""
-    if obstacle:
+    groups, obstacle = _groups(analysis), _obstacle(analysis)
+    if obstacle or not groups:
         return Verified(analysis.findings, obstacle=obstacle)
     findings = list(analysis.findings)
     confirmed: list[_Group] = []
