@@ -11,8 +11,6 @@ from typing import ClassVar
 import numpy as np
 
 from hlo_lab.cost.efficiency import factors
-from hlo_lab.cost.tables import attributes_at
-from hlo_lab.ir.backend import backend_of
 from hlo_lab.ir.module import Module
 from hlo_lab.passkit.base import AnalysisPass, Example
 from hlo_lab.passkit.context import Context
@@ -127,7 +125,7 @@ def _hits(module: Module, context: Context) -> Iterator[Hit]:
     for kernels, functions in chains.items():
         last = max(functions)
         price = _on_tpu if context.machine.kind == "tpu" else _on_gpu
-        again = price(module, context, list(kernels), functions)
+        again = price(context, list(kernels), functions)
         if not any(context.numbers[at] in made for at in functions):
             size = flow.shape(last).padded_bytes
             again -= 2 * size / context.machine.memory_bandwidth + context.machine.launch_overhead
@@ -141,22 +139,21 @@ def _hits(module: Module, context: Context) -> Iterator[Hit]:
         )
 
 
-def _on_tpu(module: Module, context: Context, kernels: list[int], functions: list[int]) -> float:
+def _on_tpu(context: Context, kernels: list[int], functions: list[int]) -> float:
     """Seconds that kernels spend on functions beside products, by the compiler's own cycles.
 
     Of most functions it expects that the matrix units hide them, of some it does not.
     """
-    flow, cost, clock = context.flow, context.cost, context.machine.clock
     spent = 0.0
     for at in kernels:
-        cycles = backend_of(attributes_at(module, int(module.attribute[at]))).cycles
-        if cycles is not None and clock and flow.contents(at) & _PRODUCTS:
-            beyond = cycles / clock - float(cost.seconds[at])
-            spent += beyond if beyond > _DOUBT * float(cost.seconds[at]) else 0.0
+        if context.flow.contents(at) & _PRODUCTS:
+            alone = float(context.cost.seconds[at])
+            beyond = context.kernel_seconds(at) - alone
+            spent += beyond if beyond > _DOUBT * alone else 0.0
     return spent
 
 
-def _on_gpu(module: Module, context: Context, kernels: list[int], functions: list[int]) -> float:
+def _on_gpu(context: Context, kernels: list[int], functions: list[int]) -> float:
     """Seconds that all kernels but one spend on functions, by the model."""
     unit = factors("gpu")["vector"]["heavy"] / context.machine.vector_peak("f32")
     elements = sum(context.flow.shape(at).element_count for at in functions)

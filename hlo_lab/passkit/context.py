@@ -85,6 +85,16 @@ class Context:
 
         return Numbering(self.flow).of
 
+    def kernel_seconds(self, at: int) -> float:
+        """One execution: by the compiler's cycles where it wrote them, else by the model."""
+        from hlo_lab.cost.tables import attributes_at
+        from hlo_lab.ir.backend import backend_of
+
+        cycles = backend_of(attributes_at(self.module, int(self.module.attribute[at]))).cycles
+        if cycles is not None and self.machine.clock and self.machine.kind == "tpu":
+            return cycles / self.machine.clock
+        return float(self.cost.seconds[at])
+
     @cached_property
     def before(self) -> Module | None:
         """The module before optimisation; None where it is not known."""
