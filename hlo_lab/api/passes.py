@@ -21,6 +21,12 @@ from hlo_lab.report.document import Column, KeyValues, Paragraph, Report, Sectio
 SCHEMA = "hlo-lab/passes"
 SCHEMA_VERSION = 1
 _FILE = "example.py"
+_STAGES = {
+    "stablehlo": "StableHLO",
+    "hlo": "HLO before optimisation",
+    "pre-scheduler": "HLO inside XLA, before its scheduler",
+    "post-scheduler": "HLO inside XLA, after its scheduler",
+}
 
 
 def list_passes(passes_dirs: Sequence[str | Path] = ()) -> list[PassInfo]:
@@ -141,6 +147,7 @@ def show_document(info: PassInfo) -> dict[str, Any]:
         "code": info.code,
         "name": info.name,
         "kind": info.kind,
+        "stage": _stage(info),
         "summary": info.summary,
         "origin": info.origin,
         "path": str(info.path),
@@ -178,9 +185,18 @@ def show_report(info: PassInfo) -> Report:
         sections.append(Section("Examples", (Table(columns, examples),)))
     return Report(
         f"{info.code} {info.name}: {info.summary}",
-        provenance=(("origin", info.origin), ("file", f"{info.path}:{info.line}")),
+        provenance=(
+            ("origin", info.origin),
+            ("file", f"{info.path}:{info.line}"),
+            *([("works on", stage)] if (stage := _STAGES.get(_stage(info) or "")) else []),
+        ),
         sections=tuple(sections),
     )
+
+
+def _stage(info: PassInfo) -> str | None:
+    """When a rewrite happens; None for analysis."""
+    return str(info.pass_class.stage) if issubclass(info.pass_class, RewritingPass) else None
 
 
 def _examples(info: PassInfo) -> list[dict[str, Any]]:

@@ -202,7 +202,7 @@ def rewrite(
     time_limit: float = TIME_LIMIT,
     progress: Progress = lambda text: None,
 ) -> Rewrite:
-    """Apply rewrite passes to a program's StableHLO, compile both, compare numbers and cost.
+    """Apply rewrite passes to a program, compile both, compare numbers and cost.
 
     Args:
         passes: ``NAME`` or ``NAME{option=value}``, one or several, applied in this order.

@@ -89,11 +89,11 @@ def rewrite(
 ) -> None:
     """Apply rewrite passes to a program: the same numbers? faster?
 
-    The passes change the program's StableHLO; the module is verified after each. Original
-    and rewritten program are compiled for the target and run on this machine's CPU with the
-    same inputs, and each result is compared: absolute and relative error, ULPs, NaN and
-    infinities. Then both are set side by side, and the verdict is faster, slower, no effect,
-    undecided (estimates that contradict each other, or noise) or wrong.
+    The passes change the program's StableHLO, or its HLO, also inside XLA; the module is
+    verified after each. Original and rewritten program are compiled for the target and run on
+    this machine's CPU with the same inputs, and each result is compared: absolute and relative
+    error, ULPs, NaN and infinities. Then both are set side by side, and the verdict is faster,
+    slower, no effect, undecided (estimates that contradict each other, or noise) or wrong.
 
     Exits 1 when the numbers are wrong, and names the first operation that differs; 3 when a
     pass, the program or the compiler failed.

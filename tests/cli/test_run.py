@@ -186,6 +186,49 @@ def test_a_pass_that_fails_leaves_the_function_as_it_was(folder: Path, how: str,
     assert "Traceback" not in done.stderr
 
 
+SCHEDULED = """
+import jax, jax.numpy as jnp
+
+@jax.jit
+def branches(xs):
+    ranked = [jnp.sort(x @ x, 0).sum(1) for x in xs]
+    return sum(ranked[1:], ranked[0])
+
+xs = [jnp.ones((64, 64)) * n for n in range(8)]
+print(branches.lower(xs).compile().memory_analysis().temp_size_in_bytes, branches(xs).sum())
+"""
+
+
+def test_a_pass_inside_xla(folder: Path) -> None:
+    (folder / "scheduled.py").write_text(SCHEDULED)
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(folder / "cache")}
+    cache |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    rewritten = command("--with-pass", "depth-first", "--only", "branches", "--check")
+    runs = []
+    # the second finds nothing of the first in the cache that it should not
+    for words in (rewritten, [sys.executable], rewritten):
+        done = subprocess.run(
+            [*words, "scheduled.py"],
+            cwd=folder, capture_output=True, text=True, env=environment() | cache,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        runs.append(done)
+    assert re.search(r"branches +1 +1 +ok, 0.0e\+00$", runs[0].stderr, re.M)
+    sizes, sums = zip(*(each.stdout.split() for each in runs), strict=True)
+    assert len(set(sums)) == 1
+    assert sizes[0] == sizes[2] and int(sizes[0]) < 0.5 * int(sizes[1])
+
+
+def test_a_pass_that_the_caller_would_notice_is_refused(folder: Path) -> None:
+    (folder / "double.py").write_text(
+        "import jax, jax.numpy as jnp\nx = jnp.ones((64, 64))\n"
+        "print(jax.jit(lambda x: x * 2 + 1)(x).sum(), x.sum())\n"
+    )
+    done = run("--with-pass", "donate-arguments", "double.py", cwd=folder)
+    assert (done.returncode, done.stdout) == (3, "12288.0 4096.0\n")
+    assert "donate-arguments changed which arguments are donated" in done.stderr
+
+
 def test_the_scripts_own_end_passes_through(folder: Path) -> None:
     done = run("--with-pass", "sigmoid", "-m", "train", "fail", cwd=folder)
     assert done.returncode == 1
