@@ -13,10 +13,11 @@ from hlo_lab.passkit.base import AnalysisPass, Example
 from hlo_lab.passkit.context import Context
 from hlo_lab.passkit.finding import Finding, Severity
 from hlo_lab.passkit.folding import WORTH
-from hlo_lab.passkit.patterns import Flow
-from hlo_lab.passkit.tracing import updated
+from hlo_lab.passkit.patterns import ELEMENTWISE, HANDING_ON, Flow
+from hlo_lab.passkit.tracing import UPDATES, updated
 from hlo_lab.passkit.wording import bytes_text, counted
 
+_IN_PLACE = ELEMENTWISE | HANDING_ON | UPDATES | {"copy", "tuple"}
 _TOP_NAME = re.compile(r"[A-Za-z_]\w*")
 _NAMED = 3  # arguments that the message names
 _CHECKED = 32  # arguments, the largest, whose readers are looked through
@@ -45,6 +46,27 @@ ENTRY %main (w: f32[1024,1024], x: f32[1024,1024]) -> f32[1024,1024] {
   ROOT %g = f32[1024,1024]{1,0} dot(%x, %w), lhs_contracting_dims={1}, rhs_contracting_dims={0}
 }
 """
+_CENTRED = """HloModule m, is_scheduled=true
+
+%add (a: f32[], b: f32[]) -> f32[] {
+  %a = f32[] parameter(0)
+  %b = f32[] parameter(1)
+  ROOT %s = f32[] add(%a, %b)
+}
+
+%centre (p: f32[1024,1024]) -> f32[1024,1024] {
+  %p = f32[1024,1024]{1,0} parameter(0)
+  %zero = f32[] constant(0)
+  %sum = f32[1024]{0} reduce(%p, %zero), dimensions={1}, to_apply=%add
+  %sums = f32[1024,1024]{1,0} broadcast(%sum), dimensions={0}
+  ROOT %d = f32[1024,1024]{1,0} subtract(%p, %sums)
+}
+
+ENTRY %main (x: f32[1024,1024]) -> f32[1024,1024] {
+  %x = f32[1024,1024]{1,0} parameter(0), metadata={op_name="x"}
+  ROOT %y = f32[1024,1024]{1,0} fusion(%x), kind=kLoop, calls=%centre
+}
+"""
 
 
 @dataclass(frozen=True)
@@ -66,7 +88,9 @@ class DonationPass(AnalysisPass):
         parameters and optimiser state, a cache that was written to), of the same type and
         size, and not donated. Gradients have the shape of their parameters too, but are no
         changed version of them, and give no finding. On CPU only those whose other readers
-        come before the result by their data: XLA:CPU copies the rest when they are donated.
+        come before the result by their data: XLA:CPU copies the rest when they are donated. On CPUs
+        and GPUs not those that the kernel of the result reads otherwise too (a layer norm sums
+        its rows): they are copied as well.
 
     Why it matters
         Old and new value are held at once for the whole call: the peak counts both.
@@ -97,6 +121,7 @@ class DonationPass(AnalysisPass):
             finds=0,
         ),
         Example("a result of the same shape that is no update", _GRADIENT, finds=0),
+        Example("a kernel that sums the argument too", _CENTRED, finds=0),
     )
 
     min_bytes: int = 1 << 20  # of all such arguments together
@@ -106,6 +131,8 @@ class DonationPass(AnalysisPass):
         if not module.is_scheduled or module.warnings:
             return
         pairs = _pairs(module, context.flow)
+        if context.machine.kind != "tpu":
+            pairs = [pair for pair in pairs if _at_once(context.flow, pair)]
         if context.machine.kind == "cpu":
             pairs = [pair for pair in pairs[:_CHECKED] if _ordered(context.flow, pair)]
         saved = sum(pair.bytes for pair in pairs)
@@ -185,6 +212,24 @@ def _ordered(flow: Flow, pair: _Pair) -> bool:
         seen |= before
         waiting += before
     return not others
+
+
+def _at_once(flow: Flow, pair: _Pair) -> bool:
+    """Whether the kernel of the result reads the argument element for element alone."""
+    inside = flow.callee(pair.made, "calls") if flow.opcode(pair.made) == "fusion" else None
+    if inside is None:
+        return True
+    operands = enumerate(flow.operands(pair.made))
+    taken = [number for number, one in operands if flow.source(one)[0] == pair.parameter]
+    waiting = [at for number in taken if (at := flow.parameter(inside, number)) is not None]
+    seen: set[int] = set()
+    while waiting:
+        users = set(flow.users(waiting.pop())) - seen
+        if any(flow.opcode(one) not in _IN_PLACE for one in users):
+            return False
+        seen |= users
+        waiting += users
+    return True
 
 
 def _chosen(module: Module, pairs: list[_Pair]) -> str:
