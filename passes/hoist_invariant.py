@@ -90,7 +90,8 @@ class HoistInvariantPass(RewritePass):
 
     def rewrite(self, module: Rewriter) -> None:
         """Take what inner loops keep out first: outer ones may keep it too."""
-        here = {op.raw for op in module.ops(*_COSTLY)}
+        # by results: an operation's hash changes with its operands
+        here = {op.raw.results[0] for op in module.ops(*_COSTLY)}
         loops = [
             op for raw in walk(module.raw.operation) if (op := Op(raw, module)).name == "while"
         ]
@@ -105,7 +106,8 @@ class HoistInvariantPass(RewritePass):
                 if argument == result
             }
             same = _invariant(loop, block, starts)
-            wanted = [raw for raw in same if raw in here and self._is_costly(Op(raw, module))]
+            chosen = [raw for raw in same if raw.results[0] in here]
+            wanted = [raw for raw in chosen if self._is_large(Op(raw, module))]
             moved = [Op(raw, module) for raw in _with_sources(same, wanted)]
             for op in moved:
                 op.raw.move_before(loop.raw)
@@ -116,7 +118,7 @@ class HoistInvariantPass(RewritePass):
                 _fence(module.before(loop), op, moved)
             module.changes += len(wanted)
 
-    def _is_costly(self, op: Op) -> bool:
+    def _is_large(self, op: Op) -> bool:
         size = max((value.size for value in (*op.operands, *op.results)), default=0)
         return size >= self.min_elements
 
