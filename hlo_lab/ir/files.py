@@ -59,6 +59,18 @@ def read_module(path: str | Path) -> Module:
         raise ReadError("does not fit into memory", shown) from None
 
 
+def begins_scheduled(path: Path) -> bool:
+    """Whether a text says in its first line that it is scheduled; no more of it is read.
+
+    False of what cannot be read, and of protos, which do not begin with that.
+    """
+    try:
+        with _open(str(path)) as stream:
+            return b"is_scheduled=true" in stream.read(_HEAD).partition(b"\n")[0]
+    except (OSError, EOFError, zlib.error):
+        return False
+
+
 def _split_choice(path: str | Path) -> tuple[str, str | None]:
     text = str(path)
     if "#" not in text or "\0" in text or Path(text).exists():

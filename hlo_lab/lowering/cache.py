@@ -27,6 +27,7 @@ from hlo_lab.lowering.dumping import compile_environment, dump
 from hlo_lab.lowering.flags import parse_flags
 from hlo_lab.lowering.logs import cache_folder
 from hlo_lab.lowering.process import DEFAULT_TIME_LIMIT, Progress
+from hlo_lab.lowering.reference import ProgramReference
 from hlo_lab.lowering.target import Target
 from hlo_lab.passkit.options import parse_value
 
@@ -70,6 +71,7 @@ def dump_cached(
 
     chosen = Target.parse(target)
     start = Path.cwd() if cwd is None else Path(cwd).resolve()
+    ProgramReference.parse(reference).check_file(start)  # what is refused is refused at once
     environment = compile_environment(chosen, env)
     flags = parse_flags(xla_flags)
     room = _room()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hlo_lab.errors import InputError, NotFoundError, UseError
+from hlo_lab.ir.files import begins_scheduled
 
 _DOTTED = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*")
 _FORMS = (
@@ -92,7 +93,7 @@ class ProgramReference:
 
         Raises:
             NotFoundError: no such file.
-            InputError: it is a folder.
+            InputError: it is a folder, or HLO that a compiler already optimised.
         """
         if self.kind == "module":
             return None
@@ -103,7 +104,17 @@ class ProgramReference:
             raise InputError(f"{self.place}: is a folder, not a program")
         if not path.exists():
             raise NotFoundError(f"{self.place}: no such file")
+        if self.kind == "hlo" and begins_scheduled(path):
+            raise optimised_already(path.name)
         return path
+
+
+def optimised_already(name: str) -> InputError:
+    """Of a file that cannot be compiled again."""
+    return InputError(
+        f"{name}: is scheduled, so a compiler was there before; give the module from before "
+        "optimisation (--stage hlo-before)"
+    )
 
 
 def _saved_model(text: str) -> ProgramReference | None:

@@ -27,6 +27,8 @@ f.example_args = lambda: (jax.ShapeDtypeStruct((64, 4096), jnp.float32),)
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "prog.py").write_text(PROGRAM)
+    # the first line is enough: what follows may be long
+    (tmp_path / "optimised.hlo").write_text("HloModule m, is_scheduled=true\n\nand no more")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "sigmoid.py").write_text(PASS)
     return tmp_path
@@ -116,6 +118,7 @@ def test_wrong_numbers_exit_1_and_name_the_operation(folder: Path) -> None:
         (("fusion", "prog.py:f"), "analyses programs and rewrites nothing"),
         (("sort-to-top-kk", "prog.py:f"), "did you mean 'sort-to-top-k'"),
         (("sort-to-top-k", "gone.py:f"), "no such file"),
+        (("sort-to-top-k", "optimised.hlo"), "a compiler was there before"),
         (("sort-to-top-k", "prog.py:f", "--at", "prog.py"), "give FILE:LINE"),
         (("sort-to-top-k", "prog.py:f", "--measure", "--target", "tpu:v5e"), "leave it out"),
         (("sort-to-top-k", "prog.py:f", "--emit", "gone/x.mlir"), "there is no folder gone"),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hlo_lab.errors import InputError, MissingDependencyError, ReadError
 from hlo_lab.lowering import adapter
-from hlo_lab.lowering.reference import ProgramReference
+from hlo_lab.lowering.reference import ProgramReference, optimised_already
 from hlo_lab.lowering.worker.calling import Call
 from hlo_lab.lowering.worker.devices import TargetDevices
 from hlo_lab.lowering.worker.failure import first_line
@@ -60,10 +60,7 @@ def _of_hlo(path: Path) -> Any:
 
     module = read_hlo(path)
     if module.is_scheduled:
-        raise InputError(
-            f"{path.name}: is scheduled, so a compiler was there before; give the module from "
-            f"before optimisation (--stage hlo-before)"
-        )
+        raise optimised_already(path.name)
     return of_module(module, path.name)
 
 
