@@ -10,13 +10,14 @@ import numpy as np
 
 from hlo_lab.cost.machines import Machine
 from hlo_lab.cost.tables import attributes_at, integers
-from hlo_lab.cost.windows import parse_dim_labels
+from hlo_lab.cost.windows import WindowDimension, parse_dim_labels, parse_window
 from hlo_lab.ir.module import Module
 from hlo_lab.passkit.context import Context
 from hlo_lab.passkit.patterns import HANDING_ON, Flow
 from hlo_lab.passkit.tracing import definition, kernel
 
 _MALFORMED = (ValueError, KeyError, IndexError)
+_GROUPS = frozenset(("feature_group_count", "batch_group_count"))
 _SAME_VALUE = HANDING_ON | frozenset(("copy", "convert", "reshape", "copy-start"))
 
 
@@ -130,23 +131,45 @@ def _dot(module: Module, flow: Flow, at: int) -> Product | None:
 
 
 def _convolution(module: Module, flow: Flow, at: int) -> Product | None:
+    """A convolution each of whose spatial dimensions is one of a product.
+
+    XLA:TPU writes products of arrays with more than two dimensions so.
+    """
     operands = flow.operands(at)
     attributes = attributes_at(module, int(module.attribute[at]))
-    window = attributes.get("window", "")
-    if len(operands) < 2 or (window and "lhs_dilate" not in window):
+    if len(operands) < 2 or not _GROUPS.isdisjoint(attributes):
         return None
     try:
         dims = parse_dim_labels(attributes["dim_labels"])
-        # XLA:TPU slides a batch of matrices over holes so wide that each meets its own partner
-        batch = [flow.shape(at).dims[i] for i in dims.output_spatial]
-        if batch != [flow.shape(operands[1]).dims[i] for i in dims.kernel_spatial]:
-            return None
-        rows = flow.shape(operands[0]).dims[dims.input_batch]
-        depth = flow.shape(operands[0]).dims[dims.input_feature]
-        columns = flow.shape(at).dims[dims.output_feature]
+        window = parse_window(attributes.get("window", ""))
+        given, kernel_, result = (flow.shape(each).dims for each in (*operands[:2], at))
+        sizes = {"batch": 1, "rows": given[dims.input_batch]}
+        sizes |= {"depth": given[dims.input_feature], "columns": result[dims.output_feature]}
+        spatial = zip(dims.input_spatial, dims.kernel_spatial, dims.output_spatial, strict=True)
+        for dimension, (one, other, made) in zip(window, spatial, strict=True):
+            role = _role(dimension, given[one], kernel_[other], result[made])
+            if role is None:
+                return None
+            sizes[role] *= max(given[one], kernel_[other])
     except _MALFORMED:
         return None
-    return Product(at, operands[0], operands[1], math.prod(batch), rows, depth, columns)
+    return Product(at, operands[0], operands[1], **sizes)
+
+
+def _role(window: WindowDimension, given: int, kernel: int, result: int) -> str | None:
+    """What a spatial dimension of a convolution is for a product; None for a true convolution."""
+    if result == given == kernel and window.base_dilation > 1:
+        return "batch"  # slid over holes so wide that each matrix meets its own partner
+    if (window.stride, window.base_dilation, window.window_dilation) != (1, 1, 1):
+        return None
+    padding = (window.padding_low, window.padding_high)
+    if kernel == 1 and result == given and padding == (0, 0):
+        return "rows"
+    if kernel == given and result == 1 and padding == (0, 0):
+        return "depth"
+    if given == 1 and result == kernel and padding == (kernel - 1, kernel - 1):
+        return "columns"
+    return None
 
 
 def _reduce(flow: Flow, at: int) -> Product | None:

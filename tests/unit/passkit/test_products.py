@@ -15,12 +15,15 @@ TEXT = """HloModule m
   ROOT %s = f32[] add(%a, %b)
 }
 
-ENTRY %main (x: f32[4,8,16], y: f32[4,16,32], p: f32[8,16], q: f32[16,32], v: f32[16]) -> f32[32] {
+ENTRY %main (x: f32[4,8,16], y: f32[4,16,32], p: f32[8,16], q: f32[16,32], v: f32[16], flat: f32[16,32,1], long: f32[4,8,32], pair: f32[2,16,32]) -> f32[32] {
   %x = f32[4,8,16] parameter(0)
   %y = f32[4,16,32] parameter(1)
   %p = f32[8,16] parameter(2)
   %q = f32[16,32] parameter(3)
   %v = f32[16] parameter(4)
+  %flat = f32[16,32,1] parameter(5)
+  %long = f32[4,8,32] parameter(6)
+  %pair = f32[2,16,32] parameter(7)
   %dot = f32[4,8,32] dot(%x, %y), lhs_batch_dims={0}, lhs_contracting_dims={2}, rhs_batch_dims={0}, rhs_contracting_dims={1}
   %conv = f32[8,32] convolution(%p, %q), dim_labels=bf_io->bf
   %many = f32[4,8,32] convolution(%x, %y), window={size=4 stride=3 lhs_dilate=4}, dim_labels=0bf_0io->0bf
@@ -28,6 +31,9 @@ ENTRY %main (x: f32[4,8,16], y: f32[4,16,32], p: f32[8,16], q: f32[16,32], v: f3
   %vq = f32[16,32] multiply(%vb, %q)
   %zero = f32[] constant(0)
   %sum = f32[32] reduce(%vq, %zero), dimensions={0}, to_apply=%add, metadata={op_name="jit(f)/reduce_sum"}
+  %rows = f32[4,8,32] convolution(%x, %flat), window={size=1}, dim_labels=0bf_io0->0bf
+  %deep = f32[16,32,1] convolution(%x, %long), window={size=4}, dim_labels=0fb_0io->bf0
+  %true = f32[4,8,32] convolution(%x, %pair), window={size=2 pad=0_1}, dim_labels=0bf_0io->0bf
   ROOT %vec = f32[32] reduce(%vq, %zero), dimensions={0}, to_apply=%add, metadata={op_name="jit(f)/dot_general"}
 }
 """  # noqa: E501
@@ -41,6 +47,8 @@ def test_sizes_of_a_dot_a_convolution_and_a_vector_product() -> None:
         "dot": (4, 8, 16, 32),
         "many": (4, 8, 16, 32),
         "conv": (1, 8, 16, 32),
+        "rows": (1, 32, 16, 32),
+        "deep": (1, 16, 32, 32),
         "vec": (1, 1, 16, 32),
     }
     vector = found["vec"]
