@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.api.test_analyze import check
 from tests.unit.measure.test_rewriting import PASS
 
 SCRIPT = """
@@ -148,6 +149,7 @@ def test_a_script_is_rewritten_and_notices_nothing(folder: Path) -> None:
     assert "child: False []" in done.stdout
     assert done.stdout.count("True True") == 3
     document = json.loads((folder / "out.json").read_text())
+    check(document, "run")
     assert (document["schema"], document["status"]) == ("hlo-lab/run", 0)
     found = {each["function"]: each for each in document["functions"]}
     step, loss, loud = (found[f"jit_{name}"] for name in ("step", "loss", "loud"))
@@ -279,7 +281,15 @@ def test_use_that_is_wrong(folder: Path, args: tuple[str, ...], said: str) -> No
 
 
 def test_a_script_without_jax_is_said_to_be_none(folder: Path) -> None:
-    (folder / "plain.py").write_text("print('plain')")
-    done = run("--with-pass", "sigmoid", "plain.py", cwd=folder)
-    assert (done.returncode, done.stdout) == (0, "plain\n")
+    (folder / "plain.py").write_text("import sys\nprint('plain', 'hlo_lab' in sys.modules)\n")
+    (folder / "site").mkdir()
+    (folder / "site" / "sitecustomize.py").write_text(
+        "import sys\nif sys.argv[0] != '-m': print('their own')\n"
+    )
+    place = os.pathsep.join(filter(None, [str(folder / "site"), os.environ.get("PYTHONPATH")]))
+    done = subprocess.run(
+        command("--with-pass", "sigmoid", "plain.py"),
+        cwd=folder, capture_output=True, text=True, env=environment() | {"PYTHONPATH": place},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "their own\nplain False\n")
     assert "compiled nothing with JAX: no pass was applied" in done.stderr
