@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from hlo_lab.passkit.base import RewriteExample, RewritePass
 from hlo_lab.passkit.builder import Builder
-from hlo_lab.passkit.mlir_module import is_pure, taken, walk
+from hlo_lab.passkit.mlir_module import identity, is_pure, taken, walk
 from hlo_lab.passkit.rewriter import Op, Rewriter
 
 _PROGRAM = """
@@ -90,8 +90,7 @@ class HoistInvariantPass(RewritePass):
 
     def rewrite(self, module: Rewriter) -> None:
         """Take what inner loops keep out first: outer ones may keep it too."""
-        # by results: an operation's hash changes with its operands
-        here = {op.raw.results[0] for op in module.ops(*_COSTLY)}
+        here = {identity(op.raw) for op in module.ops(*_COSTLY)}
         loops = [
             op for raw in walk(module.raw.operation) if (op := Op(raw, module)).name == "while"
         ]
@@ -106,7 +105,7 @@ class HoistInvariantPass(RewritePass):
                 if argument == result
             }
             same = _invariant(loop, block, starts)
-            chosen = [raw for raw in same if raw.results[0] in here]
+            chosen = [raw for raw in same if identity(raw) in here]
             wanted = [raw for raw in chosen if self._is_large(Op(raw, module))]
             moved = [Op(raw, module) for raw in _with_sources(same, wanted)]
             for op in moved:

@@ -28,6 +28,11 @@ def walk(raw: Any) -> Iterator[Any]:
                 yield from walk(each.operation)
 
 
+def identity(raw: Any) -> Any:
+    """What stands for an operation in a set: its own hash changes with its operands."""
+    return raw.results[0] if len(raw.results) else raw
+
+
 def is_pure(raw: Any) -> bool:
     """Whether an operation may go when nobody takes its results."""
     name = raw.name

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hlo_lab.passkit import mlir
-from hlo_lab.passkit.mlir_module import DIALECT, is_pure, take_marks, taken, walk
+from hlo_lab.passkit.mlir_module import DIALECT, identity, is_pure, take_marks, taken, walk
 
 if TYPE_CHECKING:
     from hlo_lab.passkit.builder import Builder
@@ -184,7 +184,9 @@ class Rewriter:
         self.raw = raw
         self.changes = 0
         self.place = place
-        self._here = None if place is None else place.select(walk(raw.operation))
+        self._here: set[Any] | None = None
+        if place is not None:
+            self._here = {identity(each) for each in place.select(walk(raw.operation))}
         self._dead: set[Any] = set()
 
     # ---- looking
@@ -196,7 +198,7 @@ class Rewriter:
         Of a rewriter with a place, those that were there from the start.
         """
         for raw in list(walk(self.raw.operation)):
-            if not self.is_dead(raw) and (self._here is None or raw in self._here):
+            if not self.is_dead(raw) and (self._here is None or identity(raw) in self._here):
                 op = Op(raw, self)
                 if not names or op.name in names:
                     yield op
@@ -211,7 +213,7 @@ class Rewriter:
     def is_dead(self, raw: Any) -> bool:
         """Whether a rewrite left an operation behind, or what it is inside of."""
         while raw is not None and self._dead:
-            if raw in self._dead:
+            if identity(raw) in self._dead:
                 return True
             raw = raw.parent
             raw = None if raw is None else raw.operation
@@ -256,7 +258,7 @@ class Rewriter:
         """
         if any(result.users for result in op.results):
             raise ValueError(f"{op.name} has users: replace what it gives first")
-        self._dead.add(op.raw)
+        self._dead.add(identity(op.raw))
         self.changes += 1
         for value in op.operands:
             if value.op is not None:
@@ -298,7 +300,9 @@ class Rewriter:
 
         Users come after what they use, so they go last to first.
         """
-        for raw in reversed([raw for raw in walk(self.raw.operation) if raw in self._dead]):
+        for raw in reversed(
+            [raw for raw in walk(self.raw.operation) if identity(raw) in self._dead]
+        ):
             raw.erase()
         self._dead.clear()
 
@@ -306,11 +310,11 @@ class Rewriter:
         pending = [op]
         while pending:
             each = pending.pop()
-            if each.raw in self._dead or not is_pure(each.raw):
+            if identity(each.raw) in self._dead or not is_pure(each.raw):
                 continue
             if any(result.users for result in each.results):
                 continue
-            self._dead.add(each.raw)
+            self._dead.add(identity(each.raw))
             pending += [value.op for value in each.operands if value.op is not None]
             pending += [
                 value.op

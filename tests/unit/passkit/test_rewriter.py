@@ -181,3 +181,15 @@ def test_inlined_operations_keep_names_and_lines() -> None:
     text = raw.operation.get_asm(enable_debug_info=True)
     assert "callsite" in text
     assert "test_rewriter.py" in text
+
+
+def test_what_is_left_behind_stays_so_when_its_operands_change() -> None:
+    def program(x: Any) -> Any:
+        return jnp.tanh(jnp.sin(x))
+
+    with rewriting(traced(program, X)) as module:
+        (sine,), (tanh,) = module.ops("sine"), module.ops("tanh")
+        module.replace(tanh, sine.result)
+        module.replace(sine, module.before(sine).elementwise("cosine", sine.operands[0]))
+        assert [each.name for each in module.ops("sine", "tanh", "cosine")] == ["cosine"]
+    assert "tanh" not in count_ops(module.raw)
