@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import statistics
 import subprocess
 import sys
@@ -33,22 +34,8 @@ from hlo_lab.passkit.selection import select_passes
 ROOT = Path(__file__).resolve().parents[1]
 CORPUS = ROOT.parent / "shared" / "corpus"
 TARGETS = ("cpu", "tpu:v5e", "gpu:h100")
-PROGRAMS = {
-    "rewrites.py": ["sample", "embed", "heads", "append", "normalise", "chain", "turns", "precise"],
-    "kernels.py": ["attention", "elementwise", "matmuls", "layers", "reorder"],
-    "small.py": ["gpt_train", "gpt_scan_train", "resnet_train", "moe_train", "embedding_train"],
-    "rl.py": ["train_step"],
-    "gpt.py": [
-        "train_step",
-        "train_step_scan",
-        "train_step_scan_remat",
-        "train_step_bf16",
-        "decode_step",
-    ],
-    "resnet.py": ["train_step", "predict"],
-    "moe.py": ["train_step"],
-    "embedding.py": ["train_step", "train_step_sparse"],
-}
+NAMED = re.compile(r"^(\w+)\.example_args\b", re.M)  # else a file's train_step
+LEFT_OUT = ("sharded.py", "train.py")  # for several devices; a script
 
 
 @dataclass
@@ -90,10 +77,15 @@ def analyzed(words: list[str], kept: Path) -> dict[str, Any] | None:
 
 
 def references(given: list[str]) -> list[str]:
-    """The programs that were named, or those of the fixtures."""
-    folder = Path("fixtures", "programs")
-    every = [f"{folder / file}:{name}" for file, names in PROGRAMS.items() for name in names]
-    return given or every
+    """The programs that were named, or those of the fixtures, the small files first."""
+    found = []
+    for path in sorted(
+        (ROOT / "fixtures" / "programs").glob("*.py"), key=lambda path: path.stat().st_size
+    ):
+        if path.name not in LEFT_OUT:
+            names = NAMED.findall(path.read_text()) or ["train_step"]
+            found += [f"{path.relative_to(ROOT)}:{name}" for name in dict.fromkeys(names)]
+    return given or found
 
 
 def corpus_hits() -> Counter[str]:
