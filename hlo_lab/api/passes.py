@@ -45,11 +45,13 @@ def new_pass(
     passes_dirs: Sequence[str | Path] = (),
     *,
     rewrite: bool = False,
+    hlo: bool = False,
 ) -> Path:
     """Write a new pass file into ``folder`` and return its path.
 
     Args:
         rewrite: one that rewrites programs, rather than one that finds something in them.
+        hlo: one that rewrites their HLO.
 
     Raises:
         UseError: the name is not well formed or taken.
@@ -57,7 +59,7 @@ def new_pass(
     """
     from hlo_lab.passkit.scaffold import new_pass as write
 
-    return write(name, folder, discover(passes_dirs), rewrite=rewrite)
+    return write(name, folder, discover(passes_dirs), rewrite=rewrite, hlo=hlo)
 
 
 def run_pass_examples(

@@ -46,12 +46,15 @@ def new(
     rewrite: Annotated[
         bool, typer.Option("--rewrite", help="One that rewrites programs, for hlo-lab rewrite.")
     ] = False,
+    hlo: Annotated[
+        bool, typer.Option("--hlo", help="One that rewrites HLO, also inside XLA.")
+    ] = False,
     passes_dir: PassesDir = None,
 ) -> None:
     """Write a new pass, one file that works at once, for you to change."""
     from hlo_lab.api import passes
 
-    path = passes.new_pass(name, folder, passes_dir or (), rewrite=rewrite)
+    path = passes.new_pass(name, folder, passes_dir or (), rewrite=rewrite, hlo=hlo)
     print(path)
     note(f"test it with: hlo-lab passes test {name} --passes-dir {path.parent}")
 

@@ -13,11 +13,14 @@ from string import Template
 from hlo_lab.errors import InputError, UseError
 from hlo_lab.passkit.loading import NAME, PassInfo
 
-_TEMPLATES = {False: "pass_template.txt", True: "rewrite_template.txt"}
-
 
 def new_pass(
-    name: str, folder: str | Path, catalogue: Mapping[str, PassInfo], *, rewrite: bool = False
+    name: str,
+    folder: str | Path,
+    catalogue: Mapping[str, PassInfo],
+    *,
+    rewrite: bool = False,
+    hlo: bool = False,
 ) -> Path:
     """Write ``folder/name.py``, a pass to edit, and return its path.
 
@@ -25,6 +28,7 @@ def new_pass(
         name: lower-case words with dashes, such as ``double-precision``.
         catalogue: the passes there are; the new one gets a free code.
         rewrite: one that rewrites programs.
+        hlo: one that rewrites their HLO.
 
     Raises:
         UseError: the name is not well formed or taken.
@@ -39,7 +43,9 @@ def new_pass(
     if not target.is_dir():
         raise InputError(f"{target}: no such folder; make it first, or name another with -o")
     path = target / f"{name.replace('-', '_')}.py"
-    text = Template(resources.files("hlo_lab.passkit").joinpath(_TEMPLATES[rewrite]).read_text())
+    kind = "hlo" if hlo else "rewrite" if rewrite else "pass"
+    file = resources.files("hlo_lab.passkit").joinpath(f"{kind}_template.txt")
+    text = Template(file.read_text())
     class_name = "".join(word.capitalize() for word in name.split("-")) + "Pass"
     _write(path, text.substitute(NAME=name, CODE=free_code(name, catalogue), CLASS=class_name))
     return path

@@ -74,6 +74,14 @@ def test_a_new_pass_works_at_once(tmp_path: Path) -> None:
     assert "is there already" in again.stderr
 
 
+def test_a_new_pass_on_hlo_works_at_once(tmp_path: Path) -> None:
+    made = run("new", "double-negation", "--hlo", cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    tested = run("test", "--passes-dir", ".", cwd=tmp_path)
+    assert tested.returncode == 0, tested.stdout
+    assert "2 examples, 0 failed" in tested.stdout
+
+
 @pytest.mark.parametrize(
     ("args", "problem"),
     [

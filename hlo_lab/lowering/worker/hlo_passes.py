@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, TypeGuard, TypeVar
 
-from hlo_lab.errors import PassError
+from hlo_lab.errors import HloLabError, PassError
 from hlo_lab.ir.module import Module
 from hlo_lab.ir.printer import print_module
 from hlo_lab.ir.proto import read_proto
@@ -66,7 +66,7 @@ class InsideXla:
         self.passes = passes
         self.module: Module | None = None  # as the last pass left it
         self._applied: dict[int, Applied] = {}
-        self._error: PassError | None = None
+        self._error: HloLabError | None = None
         self._seen: Counter[str] = Counter()
         self._donates = False
         self._name = ""
@@ -109,7 +109,7 @@ class InsideXla:
             return None
         try:
             return self._rewritten(data, stage)
-        except PassError as error:
+        except HloLabError as error:
             self._error = error
         except Exception as error:
             what = f"{type(error).__name__}: {first_line(str(error))}"
