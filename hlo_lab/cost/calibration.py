@@ -11,43 +11,50 @@ from hlo_lab.cost.callgraph import callees_first
 from hlo_lab.cost.categories import CATEGORIES, categories
 from hlo_lab.cost.counts import counts
 from hlo_lab.cost.kernels import kernel_times
-from hlo_lab.cost.kernels_cpu import rates_of
-from hlo_lab.cost.kernels_cpu_work import UNITS, work
+from hlo_lab.cost.kernels_cpu import PARTS, rates_of, together
+from hlo_lab.cost.kernels_cpu_units import UNITS
+from hlo_lab.cost.kernels_cpu_work import work
 from hlo_lab.cost.machines import Machine
 from hlo_lab.cost.tables import Bools, Floats
 from hlo_lab.ir.module import Ints, Module
 
 _STEPS = 60
 _OUTLIER = 0.35  # of the logarithm: an error beyond it weighs as its size, not as its square
+_MATTERS = 2e-5  # seconds of a kernel, from which on its residual weighs fully
+_LEAST = 0.2  # what it weighs at least
 _PULL = 0.3  # towards the rate one began with, against a residual of 1
 _BEST = 0.97  # the quantile of what kernels reach that is called their best
 _FEW = 5  # kernels, from which on a bandwidth is believed
+_USUAL = 2 / 3  # of kernels keep the error that is claimed
 _MOST = 3.0  # a relative error counts as no more
 _REACH = 12.0  # of the logarithm: as far as a rate may leave where it began
 
 
-def fit(work: Floats, seconds: Floats, start: Floats) -> Floats:
-    """Rates float64[U] such that ``work @ rates`` is near ``seconds``, in the logarithm.
+def fit(work: Floats, seconds: Floats, start: Floats, parts: Ints | None = None) -> Floats:
+    """Rates float64[U] at which ``work`` takes nearly ``seconds``, in the logarithm.
 
     Args:
         work: float64[K, U], the units of work of each measured kernel.
         seconds: float64[K], above 0.
         start: float64[U], above 0: where the search begins, and what a rate stays near where
             few or no measurements tell.
+        parts: int64[U], which units add up and which go on together (``kernels_cpu.PARTS``);
+            None where all add up.
 
     Gauss-Newton on the logarithms of the rates, so that each stays positive, with the weights
     of a Huber loss, so that a measurement gone wrong counts little.
     """
     shift = np.zeros(work.shape[1])
+    parts = np.zeros(len(start), np.int64) if parts is None else parts
     target = np.log(seconds)
     damping, best = 1.0, np.inf
-    system = _system(work, target, start, shift)
+    system = _system(work, target, start, shift, parts)
     for _ in range(_STEPS):
         gradient, curvature, loss = system
         best = min(best, loss)
         step = np.linalg.solve(curvature + damping * np.diag(np.diag(curvature)), -gradient)
         tried = np.clip(shift + np.clip(step, -1, 1), -_REACH, _REACH)
-        new = _system(work, target, start, tried)
+        new = _system(work, target, start, tried, parts)
         if new[2] < best:
             shift, system, damping = tried, new, max(damping / 3, 1e-6)
             continue
@@ -58,21 +65,36 @@ def fit(work: Floats, seconds: Floats, start: Floats) -> Floats:
     return rates
 
 
+def _evened(estimated: Floats, seconds: Floats) -> float:
+    """What estimates of the middle are multiplied by, so that their sum is that of the measured.
+
+    Times spread further above the middle than below it (N. Duan, "Smearing estimate", 1983).
+    """
+    long = seconds > _MATTERS
+    if not long.any():
+        return 1.0
+    believed = np.minimum(seconds, _MOST * estimated)
+    return float(believed[long].sum() / estimated[long].sum())
+
+
 def _system(
-    work: Floats, target: Floats, start: Floats, shift: Floats
+    work: Floats, target: Floats, start: Floats, shift: Floats, parts: Ints
 ) -> tuple[Floats, Floats, float]:
     """Gradient, curvature and loss at ``start * exp(shift)``."""
     spent = work * (start * np.exp(shift))
-    total = np.maximum(spent.sum(1), 1e-15)
+    total, slopes = together(spent, parts)
+    total = np.maximum(total, 1e-15)
     residual = np.log(total) - target
-    weight = np.minimum(1, _OUTLIER / np.maximum(np.abs(residual), 1e-12))
-    slope = spent / total[:, None]
+    # a kernel of a microsecond is mostly its start, which others tell as well
+    matters = np.clip(np.exp(target) / _MATTERS, _LEAST, 1)
+    weight = matters * np.minimum(1, _OUTLIER / np.maximum(np.abs(residual), 1e-12))
+    slope = spent * slopes / total[:, None]
     weighted = slope * weight[:, None]
     gradient = weighted.T @ residual + _PULL**2 * shift
     curvature = weighted.T @ slope + _PULL**2 * np.eye(len(shift))
     size = np.abs(residual)
     huber = np.where(size < _OUTLIER, size**2 / 2, _OUTLIER * (size - _OUTLIER / 2))
-    return gradient, curvature, float(huber.sum() + _PULL**2 * (shift**2).sum() / 2)
+    return gradient, curvature, float((matters * huber).sum() + _PULL**2 * (shift**2).sum() / 2)
 
 
 def held_out(names: list[str], every: int = 5) -> Bools:
@@ -101,12 +123,14 @@ class Held:
     """Errors of a category on the microbenchmarks that a fit to the others did not see.
 
     ``before`` and ``after`` are mean relative errors of the machine begun with and of the fit.
+    ``usual`` is what two thirds of the fit's estimates are off by at most, by the ratio.
     """
 
     category: str
     kernels: int
     before: float
     after: float
+    usual: float
 
 
 @dataclass(frozen=True)
@@ -149,6 +173,7 @@ def fit_machine(base: Machine, samples: list[Sample], facts: dict[str, Any]) -> 
         rates = [rate for _, rate in base.bandwidth]
         base = replace(base, bandwidth=(*zip(caches, rates, strict=False), *levels))
     facts = {key: value for key, value in facts.items() if value}
+    samples = _once(samples)
     seconds = np.array([sample.seconds for sample in samples])
     looked = _look(base, samples)
     out = held_out([sample.name for sample in samples])
@@ -157,8 +182,28 @@ def fit_machine(base: Machine, samples: list[Sample], facts: dict[str, Any]) -> 
         part = _fitted(base, looked, seconds, ~out)
         held = _held(base, part, samples, looked, seconds, out)
     machine = _fitted(base, looked, seconds, np.ones(len(out), np.bool_))
-    errors = {each.category: each.after for each in held}
+    errors = {each.category: each.usual for each in held}
     return Fit(replace(machine, **{"errors": errors, **facts}), len(samples), tuple(held))
+
+
+def _once(samples: list[Sample]) -> list[Sample]:
+    """Kernels that a module has several of, as one that takes the median of their times."""
+    alike: dict[tuple[object, ...], list[Sample]] = {}
+    for sample in samples:
+        module, at = sample.module, sample.at
+        operands = module.operand[module.operand_start[at] : module.operand_start[at + 1]]
+        inside = module.callee[module.callee_start[at] : module.callee_start[at + 1]]
+        opcodes = tuple(
+            module.opcode[module.computation_start[c] : module.computation_start[c + 1]].tobytes()
+            for c in inside.tolist()
+        )
+        shapes = module.shape[operands].tobytes()
+        key = id(module), int(module.opcode[at]), int(module.shape[at]), shapes, opcodes
+        alike.setdefault(key, []).append(sample)
+    return [
+        replace(same[0], seconds=float(np.median([each.seconds for each in same])))
+        for same in alike.values()
+    ]
 
 
 @dataclass(frozen=True)
@@ -217,7 +262,9 @@ def _fitted(base: Machine, looked: _Looked, seconds: Floats, use: Bools) -> Mach
     # a kernel of a category that no rate describes tells nothing
     start = np.array([base.rates.get(name, 1e-10) for name in UNITS])
     told = use & (looked.work.sum(1) > 0)
-    rates = fit(looked.work[told], seconds[told], start)
+    rates = fit(looked.work[told], seconds[told], start, PARTS)
+    estimated = together(looked.work[told] * rates, PARTS)[0]
+    rates[PARTS > 0] *= _evened(estimated, seconds[told])
     return replace(machine, rates=dict(zip(UNITS, map(float, rates), strict=True)))
 
 
@@ -260,22 +307,28 @@ def _held(
     out: Bools,
 ) -> list[Held]:
     at = np.nonzero(out)[0]
-    errors = []
+    took = seconds[at]
+    errors, off = [], took
     for one in (base, machine):
-        times = [_estimate(samples[number], one, looked.work[number]) for number in at]
-        errors.append(np.abs(np.array(times) - seconds[at]) / seconds[at])
+        times = np.array([_estimate(samples[number], one, looked.work[number]) for number in at])
+        errors.append(np.abs(times - took) / took)
+        off = np.maximum(times, took) / np.maximum(np.minimum(times, took), 1e-12) - 1
+    long = took > min(_MATTERS, float(np.median(took)))
     found = []
     for number in np.unique(looked.category[at]).tolist():
         mine = looked.category[at] == number
         # one kernel that was paused must not speak for its category
         before, after = (float(np.minimum(each[mine], _MOST).mean()) for each in errors)
-        found.append(Held(CATEGORIES[number], int(mine.sum()), before, after))
+        # the time is in the long ones
+        some = mine & long if (mine & long).any() else mine
+        usual = float(np.quantile(np.minimum(off[some], _MOST), _USUAL))
+        found.append(Held(CATEGORIES[number], int(mine.sum()), before, after, usual))
     return found
 
 
 def _estimate(sample: Sample, machine: Machine, units: Floats) -> float:
     if machine.rates:
-        return float(units @ rates_of(machine))
+        return float(together(units[None] * rates_of(machine), PARTS)[0][0])
     module = sample.module
     times = kernel_times(module, machine, counts(module, callees_first(module)))
     return float(times.seconds[sample.at])

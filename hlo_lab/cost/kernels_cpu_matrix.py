@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 
-from hlo_lab.cost.kernels_cpu_move import PAGE, PAGES, Caches, Place
+from hlo_lab.cost.kernels_cpu_move import PAGE, PAGES, Place
 from hlo_lab.cost.tables import Op, integers
 from hlo_lab.cost.windows import convolution_flops, parse_dim_labels, parse_window
 from hlo_lab.ir.shapes import BITS, Shape
 
 _LANES = 16  # f32 of a vector register, to which micro-kernels pad rows and features
+_NARROW = 8  # rows of a matrix, below which a product with a vector is a plain loop
 _ROWS = 4  # rows of a micro-kernel's tile, of which a last one may be partly used
 
 
@@ -26,7 +27,10 @@ def dot(op: Op, where: Place) -> dict[str, float]:
     width = max(BITS.get(dtype, 32), 8) / 32
     flops = 2.0 * batch * m * n * k
     if min(m, n) <= 1 and not where.library:
-        return _vector(batch, max(m, n) * k * width, where.caches)
+        matrix, dims = (left, "lhs_contracting_dims") if m > n else (right, "rhs_contracting_dims")
+        along = _is_minor(matrix, integers(op.attributes.get(dims, "")))
+        kind = "narrow" if max(m, n) < _NARROW else "element" if along else "column"
+        return {f"vector.{kind}": flops / 2 * width, "vector.batch": float(batch)}
     if dtype[0] in "su" or dtype == "pred":
         return {"dot.integer_flop" if width >= 1 else "dot.byte_flop": flops}
     name = "dot." if where.library else "dot.plain_"
@@ -43,16 +47,10 @@ def dot(op: Op, where: Place) -> dict[str, float]:
     if where.library:
         padded = _up(m, _ROWS) * _up(n, _LANES) * k
         units["dot.padded_flop"] = (2.0 * batch * padded - flops) * width
-    return units
-
-
-def _vector(batch: float, elements: float, caches: Caches) -> dict[str, float]:
-    """A product with a vector reads its matrix once: by the cache that holds all of it."""
-    total = batch * elements
-    units = {"vector.element": total, "vector.batch": float(batch)}
-    for number, limit in enumerate(caches.limits[:3]):
-        if total * 4 > limit:
-            units[f"vector.beyond_{number}"] = total
+    elif left_name == "left_turned":
+        units["dot.plain_turned"] = batch
+    if not where.library and n < _NARROW:
+        units["dot.plain_narrow"] = flops * width
     return units
 
 
@@ -96,12 +94,11 @@ def convolution(op: Op, where: Place) -> dict[str, float]:
             "convolution.plain_window": positions * taps,
             "convolution.plain_patch": positions * taps * inputs,
         }
-    padding = _up(inputs, _LANES) / inputs
-    if groups > 1:
-        padding *= _up(outputs, _LANES) / outputs
+    padding = _up(inputs, _LANES) * _up(outputs, _LANES) / (inputs * outputs) if groups > 1 else 1
     return {
         "convolution.flop": flops * padding,
         "convolution.patch": positions * taps * inputs * groups,
         "convolution.output": float(result.element_count),
         "convolution.row": positions * taps,
+        "dot.right": float(kernel.element_count),
     }

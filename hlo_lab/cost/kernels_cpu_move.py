@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hlo_lab.cost.machines import Machine
 from hlo_lab.ir.shapes import BITS, Shape
 
-_LINE = 64  # bytes of a cache line
+LINE = 64  # bytes of a cache line
 PAGE = 4096  # bytes of a page, and of what a way of the first cache holds
 PAGES = 1024  # of which the processor remembers the addresses, about
 _WAYS = 16  # of the second cache
@@ -23,17 +23,17 @@ class Caches:
 
     @classmethod
     def of(cls, machine: Machine) -> Caches:
-        """Those of the machine's levels of memory; at least four."""
+        """Those of the machine's first four levels of memory."""
         limits = [fits for fits, _ in machine.bandwidth if math.isfinite(fits)]
         while len(limits) < 4:
             limits.append(limits[-1] * 16 if limits else 32768.0)
-        return cls(tuple(limits))
+        return cls(tuple(limits[:4]))
 
     def lines_fit(self, level: int, stride: int) -> float:
         """Lines a stride of bytes apart that a cache keeps: a large power of two uses few sets."""
         ways = max(self.limits[0] / PAGE, 1) if level == 0 else _WAYS
         span = self.limits[level] / ways
-        sets = max(span / max(math.gcd(int(stride), int(span)), _LINE), 1)
+        sets = max(span / max(math.gcd(int(stride), int(span)), LINE), 1)
         return sets * ways
 
 
@@ -79,15 +79,13 @@ def moved(source: Shape, result: Shape, dims: tuple[int, ...], caches: Caches) -
     step = walk[0][1] * width
     touched, size = 1, 1  # lines touched before a line is touched again
     for size, apart in walk:
-        if apart * width < _LINE:
+        if apart * width < LINE:
             break
         touched *= size
     units = {"move.element": float(count)}
     for level in (0, 1):
         if touched > caches.lines_fit(level, step):
-            units[f"move.beyond_{level}"] = float(count)
-    if touched * min(step / PAGE, 1) > PAGES:
-        units["move.beyond_pages"] = float(count)
+            units[f"move.fused_beyond_{level}"] = float(count)
     return units
 
 

@@ -2,46 +2,102 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from hlo_lab.cost.counts import Counts
 from hlo_lab.cost.tables import Bools, Floats
 from hlo_lab.ir.module import Ints, Module
 
+_RECENT = 0.5  # of a call: how long ago memory that a result takes was used for something else
+_BACK = 0.5  # of writing where nothing was read before: that the cache gives the bytes back
+_FITS = 0.6  # of a cache: what is used again after so much is all there, after all of it nothing
 
-def beyond(module: Module, counted: Counts, kernels: Bools, limits: tuple[float, ...]) -> Floats:
-    """float64[N, limits]: bytes of each kernel that do not come from the cache of that size.
+
+@dataclass(frozen=True)
+class Far:
+    """Bytes of each kernel that do not come from a cache.
+
+    Attributes:
+        read, written: float64[N, limits]; share: float64[N, limits], of all that it reads.
+    """
+
+    read: Floats
+    written: Floats
+    share: Floats
+
+
+def beyond(
+    module: Module, counted: Counts, kernels: Bools, loops: Bools, limits: tuple[float, ...]
+) -> Far:
+    """Bytes of each kernel that come from beyond the caches of these sizes.
 
     A kernel reads an operand from a cache when neither its own bytes nor those that other
     kernels moved since the operand was last used exceed the cache; in the order of the
     module's schedule. What no kernel of its computation used before (a parameter) was last
-    used one call or iteration ago, by when all bytes of the computation have gone by.
+    used one call or iteration ago, by when all bytes of the computation have gone by. Of an
+    operand that is larger than all that a kernel moves, it takes another part each time, which
+    lies as far as the operand is large. A result goes to memory that was used as long ago,
+    unless it takes that of an operand.
+
+    Args:
+        kernels: bool[N], what runs as one; loops: those of XLA's own loop fusions.
+        limits: bytes that the caches hold.
     """
     moved = np.where(kernels, counted.bytes, 0).astype(np.float64)
-    clock, total = _clock(module, moved)
+    size = module.shape_values("bytes").astype(np.float64)
     user, source, made = _uses(module, kernels)
     # uses of the same source follow each other, in order
     order = np.lexsort((user, source))
     user, source, made = user[order], source[order], made[order]
+    place = _in_place(size, user, source, made, loops)
+    # of all that a kernel moves, the part that is its result's, and those of its operands
+    weight = np.minimum(size[source], moved[user])
+    own = np.minimum(size, moved)
+    parts = np.maximum(np.bincount(user, weight, len(module)) + own, 1)
+    weight *= moved[user] / parts[user]
+    own *= moved / parts
+    touched = np.where(place, moved - own, moved)
+    # what was there before, others touched already
+    new = np.where(place, 0.0, own)
+    new += np.bincount(user, weight * (made < 0), len(module))
+    clock, total = _clock(module, new)
     before = np.where(made >= 0, made, -1)
     again = np.zeros(len(user), np.bool_)
     again[1:] = source[1:] == source[:-1]
     before[again] = user[np.nonzero(again)[0] - 1]
-    start = clock[user] - moved[user]
-    ago = np.where(before >= 0, start - clock[before], total[module.computation_of[user]])
-
-    size = module.shape_values("bytes").astype(np.float64)
-    given = np.bincount(user, size[source], len(module))
-    # of all that a kernel moves, the part that is its result's
-    whole = np.maximum(given + size, 1)
-    weight = moved[user] * size[source] / whole[user]
-    out = np.zeros((len(module), len(limits)))
+    # what touched a part of it did not bring all of it
+    before[moved[before] < size[source]] = -1
+    start = clock[user] - new[user]
+    whole = total[module.computation_of]
+    ago = np.where(before >= 0, start - clock[before], whole[user])
+    ago = np.maximum(ago, touched[user])
+    ago = np.where(size[source] > moved[user], np.maximum(ago, size[source]), ago)
+    since = np.where(place, touched, np.maximum(_RECENT * whole, touched))
+    own[place] *= _BACK
+    read, written = np.zeros((2, len(module), len(limits)))
     for level, limit in enumerate(limits):
-        far = np.maximum(ago, moved[user]) > limit
-        out[:, level] = np.bincount(user[far], weight[far], len(module))
-        large = moved > limit
-        out[large, level] += (moved * size / whole)[large]
+        read[:, level] = np.bincount(user, weight * _missed(ago, limit), len(module))
+        written[:, level] = own * _missed(since, limit)
+    given = np.bincount(user, weight, len(module))
+    return Far(read, written, read / np.maximum(given, 1)[:, None])
+
+
+def _in_place(size: Floats, user: Ints, source: Ints, made: Ints, loops: Bools) -> Bools:
+    """bool[N]: those of ``loops`` whose result takes the place of an operand used last there."""
+    last = np.ones(len(user), np.bool_)
+    last[:-1] = source[1:] != source[:-1]
+    fits = last & (made >= 0) & loops[user] & (size[source] == size[user])
+    out = np.zeros(len(size), np.bool_)
+    out[user[fits]] = True
     return out
+
+
+def _missed(ago: Floats, limit: float) -> Floats:
+    """The share of data that a cache no longer has after so many bytes."""
+    share: Floats = np.clip((ago / limit - _FITS) / (1 - _FITS), 0, 1)
+    return share
 
 
 def _clock(module: Module, moved: Floats) -> tuple[Floats, Floats]:

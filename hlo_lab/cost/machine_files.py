@@ -11,6 +11,7 @@ from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any
 
+from hlo_lab.cost.kernels_cpu_units import UNITS
 from hlo_lab.cost.machines import Machine, Topology, from_mapping
 from hlo_lab.errors import InputError, ReadError
 
@@ -91,6 +92,8 @@ def _wrong(data: dict[str, Any]) -> str:
         table = data.get(key, {})
         if not isinstance(table, dict) or not all(map(_is_positive, table.values())):
             return f"[{key}] is no table of positive numbers"
+    if data["kind"] == "cpu" and data.get("rates") and data["rates"].keys() != set(UNITS):
+        return "[rates] is that of another version of hlo-lab"
     if "f32" not in data.get("vector_flops", {}):
         return "[vector_flops] has no f32"
     if "matrix_flops" not in data:
@@ -238,8 +241,8 @@ _COMMENTS = {
     "topology": "what the links join; bytes/s per device and direction, seconds",
     "matrix_flops": "products, flop/s by operand type",
     "vector_flops": "other flop/s by type; transcendental calls per second",
-    "rates": "seconds of one unit of each kind of work: hlo_lab/cost/kernels_cpu_work.py",
-    "errors": "mean relative error by category of kernels, on programs that were held out",
+    "rates": "seconds of one unit of each kind of work: hlo_lab/cost/kernels_cpu_units.py",
+    "errors": "two of three estimates of kernels that a fit did not see are no further off",
     "probe": "what a quick measurement with numpy gives on the same machine, per second",
 }
 

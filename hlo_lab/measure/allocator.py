@@ -12,12 +12,17 @@ from collections.abc import Mapping
 
 # One arena: those of other threads unmap a heap as soon as it is empty, whatever the threshold.
 # In large pages, as memory is mapped far faster then, and the order of small ones is chance.
+# No lists of small freed blocks: what alignment leaves over of a large block would go there, and
+# next into an event of the profiler; the block, freed, would then be too small for the next call's
+# result, so that each profiled call would write to memory that no cache holds, or none had mapped.
 KEEP_MEMORY = {
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": str(1 << 40),
     "MALLOC_TOP_PAD_": str(256 << 20),
-    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+    "GLIBC_TUNABLES": ":".join(
+        f"glibc.malloc.{setting}" for setting in ("hugetlb=1", "tcache_count=0", "mxfast=0")
+    ),
 }
 
 

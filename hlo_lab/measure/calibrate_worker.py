@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import time
 from collections.abc import Callable
@@ -22,8 +23,10 @@ from hlo_lab.measure.microbenchmarks import Argument, Microbenchmark, suite
 
 RESULT, PROFILES, MODULES = "result.json", "profiles", "modules"
 BATCH = 60  # microbenchmarks in a profile
-CALLS = (3, 20)  # of each, fewest and most
+WARM = (4, 12)  # calls of each before those that are timed, fewest and most
+CALLS = (5, 20)  # of each that are timed, fewest and most
 CALL_SECONDS = 0.03  # of each, about
+RANDOM = 1 << 20  # values of an array, which it repeats
 LEFT = 0.85  # of the time: what comes after takes the rest
 
 
@@ -80,6 +83,7 @@ def run(
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     names: dict[str, str] = {}
     failed: list[str] = []
+    unsteady: list[str] = []
     most = _memory() / 16
     ready, held, tried = [], 0, 0
     for number, case in enumerate(cases):
@@ -92,7 +96,7 @@ def run(
             failed.append(f"{case.name}: needs more memory")
             continue
         try:
-            ready.append(_compile(case, number, folder))
+            ready.append((f"jit_{_name(number)}", *_compile(case, number, folder)))
         except Exception as error:
             # a device need not have every type and operation
             failed.append(f"{case.name}: {str(error).splitlines()[0][:100]}")
@@ -100,9 +104,11 @@ def run(
         names[f"jit_{_name(number)}"] = case.name
         held += size
         if len(ready) == BATCH or held > most:
-            _profile(ready, folder / PROFILES / str(number))
+            unsteady += _profile(ready, folder / PROFILES / str(number))
             ready, held = [], 0
-    _profile(ready, folder / PROFILES / str(len(cases)))
+    unsteady += _profile(ready, folder / PROFILES / str(len(cases)))
+    for name in unsteady:
+        failed.append(f"{names.pop(name)}: its memory is mapped again at each call")
     result = {"names": names, "failed": failed, "cases": len(cases), "tried": tried, "load": load}
     result["took"] = time.monotonic() - began
     result["device"] = describe(jax.devices())
@@ -143,16 +149,31 @@ def _compile(case: Microbenchmark, number: int, folder: Path) -> tuple[Any, list
     return compiled, arguments
 
 
-def _count(compiled: Any, arguments: list[Any]) -> int:
-    """How often to call it, after calls that map the memory of its results again.
+def _warm(compiled: Any, arguments: list[Any]) -> int:
+    """Call it until its times are those of a program that runs on; how often to time it.
 
-    Two of them, as a result is freed late: what ran since has taken the memory of earlier ones.
+    The first calls map the memory of results, which takes far longer than to write it, and find
+    nothing in the caches. Results are freed late, so that more than one call maps.
     """
-    for _ in range(3):
+    took = 0.0
+    for number in range(WARM[1]):
+        mapped = _faults()
         began = time.perf_counter()
         _wait(compiled(*arguments))
-    fewest, most = CALLS
-    return min(max(int(CALL_SECONDS / max(time.perf_counter() - began, 1e-6)), fewest), most)
+        took = time.perf_counter() - began
+        if number >= WARM[0] - 1 and _faults() == mapped:
+            break
+    return min(max(int(CALL_SECONDS / max(took, 1e-6)), CALLS[0]), CALLS[1])
+
+
+def _faults() -> int:
+    """Pages that the system mapped for this process so far, without reading any; 0 where it
+    does not tell."""
+    try:
+        import resource
+    except ImportError:
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 
 def _wait(results: Any) -> None:
@@ -168,25 +189,36 @@ def _make(argument: Argument, seed: int) -> Any:
 
     random = np.random.default_rng(seed)
     dtype = jnp.dtype(argument.dtype)
+    count = min(math.prod(argument.dims), RANDOM)
     if dtype.kind == "b":
-        return jnp.asarray(random.integers(0, 2, argument.dims).astype(bool))
-    if jnp.issubdtype(dtype, jnp.floating):
-        return jnp.asarray((random.random(argument.dims, np.float32) + 0.5).astype(dtype))
-    return jnp.asarray(random.integers(0, argument.below, argument.dims).astype(dtype))
+        values = random.integers(0, 2, count).astype(bool)
+    elif jnp.issubdtype(dtype, jnp.floating):
+        values = (random.random(count, np.float32) + 0.5).astype(dtype)
+    else:
+        values = random.integers(0, argument.below, count).astype(dtype)
+    return jnp.asarray(np.resize(values, argument.dims))
 
 
-def _profile(ready: list[tuple[Any, list[Any]]], folder: Path) -> None:
+def _profile(ready: list[tuple[str, Any, list[Any]]], folder: Path) -> list[str]:
+    """Run each; the names of those whose calls had to wait for memory to be mapped."""
     import jax
+
+    unsteady = []
 
     options = jax.profiler.ProfileOptions()
     options.python_tracer_level = 0
-    counts = [_count(*one) for one in ready]
     jax.profiler.start_trace(folder, profiler_options=options)
     try:
-        for (compiled, arguments), count in zip(ready, counts, strict=True):
-            for _ in range(count):
+        for name, compiled, arguments in ready:
+            # what is not annotated does not count
+            calls = _warm(compiled, arguments)
+            mapped = _faults()
+            for _ in range(calls):
                 with jax.profiler.TraceAnnotation(CALL):
                     _wait(compiled(*arguments))
+            if _faults() - mapped > calls / 2:
+                unsteady.append(name)
     finally:
         stop: Callable[[], None] = jax.profiler.stop_trace
         stop()
+    return unsteady

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
+from hlo_lab.measure import microbenchmarks_memory as memory
 from hlo_lab.measure.microbenchmarks import Argument, Microbenchmark, case, floats, integers
 
 # m, k, n of a product [m, k] x [k, n]
@@ -53,6 +54,15 @@ def dots() -> Iterator[Microbenchmark]:
             ):  # fmt: skip
             function = functools.partial(jnp.einsum, form)
             yield case("dot", f"large {form}", function, floats(rows, inputs), matrix)
+    for m, k, n in ((512, 4096, 1024), (1024, 512, 4096)):
+        for form, axes in forms.items():
+            dims = [(m, k, n)[axis] for axis in axes]
+            function = functools.partial(jnp.einsum, form)
+            yield case("dot", form, function, floats(*dims[:2]), floats(*dims[2:]))
+    for rows, inputs, outputs in ((1, 2048, 1024), (8, 1024, 1024), (64, 512, 1024)):
+        for form, one, other in (("mk,kn->mn", inputs, outputs), ("mk,nk->mn", outputs, inputs)):
+            cold = memory.swept(functools.partial(jnp.einsum, form))
+            yield case("dot", f"cold {form}", cold, floats(rows, inputs), floats(one, other))
     for size in (1024, 2048):
         # a batch of matrices as experts have
         experts = functools.partial(jnp.einsum, "emk,ekn->emn")

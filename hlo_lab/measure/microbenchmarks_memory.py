@@ -9,6 +9,17 @@ from typing import Any
 from hlo_lab.measure.microbenchmarks import Argument, Microbenchmark, case, floats, integers
 
 
+def swept(function: Any) -> Any:
+    """The function, then so much written that no call finds its arguments in a cache."""
+    import jax.numpy as jnp
+
+    def call(*values: Any) -> Any:
+        result = function(*values)
+        return result, jnp.full((1 << 25,), result.ravel()[0])
+
+    return call
+
+
 def streams() -> Iterator[Microbenchmark]:
     """Contiguous reads and writes from the smallest cache to main memory."""
     import jax.numpy as jnp
@@ -26,6 +37,11 @@ def streams() -> Iterator[Microbenchmark]:
         yield case("stream", "scale", lambda x: x * 2, floats(1 << power))
         yield case("stream", "add", lambda x, y: x + y, floats(1 << power), floats(1 << power))
         yield case("stream", "sum", lambda x: x.sum(), floats(1 << power))
+    for power in (16, 20, 18, 22, 14):
+        one = floats(1 << power)
+        yield case("stream", "cold scale", swept(lambda x: x * 2), one)
+        yield case("stream", "cold add", swept(lambda x, y: x + y), one, one)
+        yield case("stream", "cold sum", swept(lambda x: x.sum()), one)
     for dtype in ("bfloat16", "int8", "float64"):
         for power in (12, 16, 20, 22):
             argument = Argument((1 << power,), dtype)
@@ -83,24 +99,31 @@ def transposes() -> Iterator[Microbenchmark]:
         ((4, 512, 16, 32), (0, 2, 3, 1)), ((8, 8, 64, 512), (0, 3, 1, 2)),
         ((64, 50, 128), (1, 0, 2)), ((50, 64, 8), (2, 0, 1)),
     )  # fmt: skip
-    for dims, order in orders:
+    for number, (dims, order) in enumerate(orders):
         label = "".join(map(str, order))
         moved = tuple(dims[axis] for axis in order)
         plain = functools.partial(jnp.transpose, axes=order)
         yield case("transpose", label, plain, floats(*dims))
-        yield case("transpose", f"{label} bf16", plain, floats(*dims, dtype="bfloat16"))
+        if number % 3 == 0:
+            yield case("transpose", f"{label} bf16", plain, floats(*dims, dtype="bfloat16"))
         if max(dims) >= 4096:
             continue
         after = lambda x, y, t=plain: t(x) * y + 1  # noqa: E731
         yield case("transpose", f"{label} add", after, floats(*dims), floats(*moved))
+        if number % 3 == 2:
+            continue
         wave = lambda x, t=plain: jnp.tanh(t(x))  # noqa: E731
         yield case("transpose", f"{label} tanh", wave, floats(*dims))
         many = lambda x, y, z, t=plain: t((x * y - z) * x + y)  # noqa: E731
         yield case("transpose", f"{label} three", many, *([floats(*dims)] * 3))
-    for dims, order in (((8, 512, 12, 64), (0, 2, 3, 1)), ((1024, 2048), (1, 0))):
-        # each was pushed out of the caches by the others since it was last read
-        swept = lambda *xs, t=order: [jnp.transpose(x, t) * 2 for x in xs]  # noqa: E731
-        yield case("transpose", f"{order} swept", swept, *([floats(*dims)] * 8))
+    for dims, order in (
+        ((8, 512, 12, 64), (0, 2, 3, 1)), ((1024, 2048), (1, 0)), ((4, 256, 12, 64), (0, 2, 1, 3)),
+        ((512, 512), (1, 0)), ((16, 128, 256), (0, 2, 1)), ((1000, 3000), (1, 0)),
+    ):  # fmt: skip
+        cold = swept(functools.partial(jnp.transpose, axes=order))
+        yield case("transpose", f"cold {order}", cold, floats(*dims))
+    for rows, columns in ((8192, 2048), (2000, 9000)):
+        yield case("transpose", "far", jnp.transpose, floats(rows, columns))
     for rows, columns in ((256, 128), (2048, 1024), (1024, 8192)):
         hot = lambda i, n=columns: (i[:, None] == jnp.arange(n)).astype(jnp.float32).T  # noqa: E731
         yield case("transpose", "one hot", hot, integers(rows, below=columns))
@@ -151,8 +174,8 @@ def gathers() -> Iterator[Microbenchmark]:
         return x[i]
 
     for table, rows, width in (
-        (1024, 512, 256), (50000, 2048, 64), (512, 4096, 16), (4096, 64, 1024), (1000, 8192, 1),
-        (200000, 1024, 32), (128, 128, 512), (10000, 16384, 8), (1024, 2048, 512),
+        (1024, 512, 256), (512, 4096, 16), (1000, 8192, 1), (128, 128, 512), (10000, 16384, 8),
+        (1024, 2048, 512),
     ):  # fmt: skip
         index = integers(rows, below=table)
         yield case("gather", "rows", take, floats(table, width), index)
@@ -160,18 +183,17 @@ def gathers() -> Iterator[Microbenchmark]:
         square = integers(rows // 16, 16, below=table)
         yield case("gather", "rows summed", lambda x, i: x[i].sum(1), floats(table, width), square)
     for table, rows, width in (
-        (1 << 20, 6400, 64), (1 << 22, 8192, 16), (1 << 26, 1 << 16, 1), (1 << 20, 128, 64),
-        (1 << 18, 2048, 256), (200000, 6400, 64),
+        (200_000, 6400, 64), (1 << 20, 6400, 64), (50_000, 512, 512), (400_000, 2048, 16),
+        (1 << 20, 128, 64), (1 << 24, 1 << 14, 1), (30_000, 1024, 256), (20_000, 4096, 128),
     ):  # fmt: skip
         index = integers(rows, below=table)
-        yield case("gather", "large", take, floats(table, width), index)
-        spread = lambda x, i: x[i] * 2 + 1  # noqa: E731
-        yield case("gather", "large scaled", spread, floats(table, width), index)
-    for table, rows, width in ((200000, 4096, 64), (50000, 512, 128), (400000, 1024, 16)):
-        # the rest of the program pushes the table out of the caches
-        swept = lambda x, i: (x[i] * 2, x * 1.01)  # noqa: E731
-        yield case("gather", "swept", swept, floats(table, width), integers(rows, below=table))
-    for size, count in ((1024, 4096), (1 << 16, 1 << 14), (1 << 20, 1 << 16), (1 << 22, 1 << 12)):
+        yield case("gather", "cold", swept(lambda x, i: x[i] * 2), floats(table, width), index)
+    for table, rows, width in ((20_000, 4096, 64), (100_000, 4096, 16), (4000, 512, 512)):
+        # other rows of it each time, so that they come from where all of it lies
+        some = integers(8, rows, below=table)
+        each = lambda x, i: [x[i[number]] + number for number in range(8)]  # noqa: E731
+        yield case("gather", "in turn", each, floats(table, width), some)
+    for size, count in ((1024, 4096), (1 << 16, 1 << 14), (1 << 18, 1 << 16)):
         yield case("gather", "elements", take, floats(size), integers(count, below=size))
     for rows, columns in ((2048, 1024), (256, 64), (4096, 8)):
         along = lambda x, i: jnp.take_along_axis(x, i[:, None], 1)  # noqa: E731

@@ -27,7 +27,7 @@ def run(*words: str) -> int:
 def found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A calibration that takes no time; the folder of the user's machines."""
     machine = machines.shipped("cpu-reference")
-    fit = Fit(machine, 2700, (Held("dot", 45, 0.3, 0.12), Held("copy", 90, 0.5, 0.31)))
+    fit = Fit(machine, 2700, (Held("dot", 45, 0.3, 0.12, 0.1), Held("copy", 90, 0.5, 0.31, 0.3)))
     device = {"platform": "cpu", "kind": "A CPU", "count": 1, "machine": None, "facts": {}}
     done = Calibration(fit, device, 1000, 1009, ("9 do not run here",))
     monkeypatch.setattr(calibrate, "calibrate", lambda **_: done)
@@ -72,7 +72,7 @@ def test_one_that_is_no_better_is_not_kept(
 ) -> None:
     """By kernels, not by kinds: 45 get better, 90 worse."""
     done = calibrate.calibrate()
-    held = (Held("dot", 45, 0.44, 0.15), Held("copy", 90, 0.3, 0.48))
+    held = (Held("dot", 45, 0.44, 0.15, 0.1), Held("copy", 90, 0.3, 0.48, 0.5))
     worse = dataclasses.replace(done, fit=dataclasses.replace(done.fit, held=held))
     monkeypatch.setattr(calibrate, "calibrate", lambda **_: worse)
     assert run() == 1

@@ -83,11 +83,11 @@ def test_a_machine_is_fitted_to_kernels() -> None:
     assert machine.name == "mine" and fitted.kernels == len(samples(wanted))
     assert [fits for fits, _ in machine.bandwidth[:2]] == [32768.0, 1048576.0]
     assert fitted.held and all(each.before > 0.5 > each.after for each in fitted.held)
-    assert machine.errors == {each.category: each.after for each in fitted.held}
+    assert machine.errors == {each.category: each.usual for each in fitted.held}
     for sample in samples(wanted)[::7]:
         counted = counts(sample.module, callees_first(sample.module))
         found = kernel_times(sample.module, machine, counted).seconds[1]
-        assert abs(np.log(found / sample.seconds)) < 0.5
+        assert abs(np.log(found / sample.seconds)) < 0.7  # of log 3
 
 
 def test_a_machine_without_rates_gets_peaks() -> None:

@@ -8,9 +8,10 @@ import pytest
 
 from hlo_lab.cost.callgraph import callees_first
 from hlo_lab.cost.counts import counts
-from hlo_lab.cost.kernels_cpu import kernel_times
+from hlo_lab.cost.kernels_cpu import PARTS, kernel_times, together
 from hlo_lab.cost.kernels_cpu_move import Caches, moved
-from hlo_lab.cost.kernels_cpu_work import UNITS, work
+from hlo_lab.cost.kernels_cpu_units import UNITS
+from hlo_lab.cost.kernels_cpu_work import work
 from hlo_lab.cost.machines import Machine, load
 from hlo_lab.cost.roofline import BOUNDS, roofline
 from hlo_lab.ir.shapes import Shape
@@ -121,8 +122,10 @@ def test_rows_that_do_not_fill_a_register_are_padded() -> None:
 
 def test_a_vector_streams_its_matrix() -> None:
     found = units(dot(1, 2048, 2048))
-    assert found["vector.element"] == 2048**2 and "dot.plain_flop" not in found
-    assert found["vector.beyond_1"] == 2048**2 and "vector.beyond_1" not in units(dot(1, 64, 64))
+    assert found["vector.column"] == 2048**2 and "dot.plain_flop" not in found
+    assert found["bytes.read_1"] > 2048**2 and "bytes.read_1" not in units(dot(1, 64, 64))
+    assert units(dot(2048, 2048, 1))["vector.element"] == 2048**2
+    assert units(dot(1, 2048, 2))["vector.narrow"] == 2 * 2048
 
 
 def order(dims: tuple[int, ...], layout: str) -> Shape:
@@ -142,7 +145,7 @@ def test_moves_by_the_run_that_stays_together() -> None:
 def test_a_power_of_two_between_lines_misses_the_cache_sooner() -> None:
     def beyond(columns: int) -> bool:
         source, result = order((256, columns), "1,0"), order((columns, 256), "1,0")
-        return "move.beyond_0" in moved(source, result, (1, 0), CACHES)
+        return "move.fused_beyond_0" in moved(source, result, (1, 0), CACHES)
 
     assert beyond(1024) and not beyond(1040)
 
@@ -153,17 +156,87 @@ def test_what_others_pushed_out_comes_from_further_away() -> None:
     first = "  early = f32[1000] negate(p0)\n"
     apart = text.replace("  ROOT", first + "\n".join(lines) + "\n  ROOT")
     beside = text.replace("  ROOT", "\n".join(lines) + "\n" + first + "  ROOT")
-    assert units(apart)["bytes.beyond_1"] > 0
-    assert "bytes.beyond_1" not in units(beside)
+    assert units(apart)["bytes.read_1"] > 0
+    assert "bytes.read_1" not in units(beside)
     assert seconds(apart) > seconds(beside)
 
 
-def test_a_transpose_before_the_end_reads_every_array_across() -> None:
+def test_a_part_that_was_written_does_not_bring_the_whole() -> None:
+    body = "  c = s32[] constant(0)\n  other = f32[900000] negate(p2)\n"
+    body += (
+        "  kept = f32[90000] dynamic-update-slice(p0, p1, c)\n  ROOT root = f32[90000] negate(kept)"
+    )
+    text = entry("f32[90000] negate(p0)", "f32[90000]", "f32[8]", "f32[900000]")
+    text = text.replace("  ROOT root = f32[90000] negate(p0)", body)
+    assert units(text)["bytes.read_1"] == 4 * 90000
+    assert "bytes.read_1" not in units(text.replace("f32[8]", "f32[90000]"))
+
+
+def test_a_result_in_the_place_of_an_operand_touches_less() -> None:
+    def last(line: str) -> dict[str, float]:
+        first = "  a = f32[300000] fusion(p0), kind=kLoop, calls=g\n"
+        text = entry(line, "f32[300000]").replace("  ROOT", first + "  ROOT")
+        body = "g {\n  q = f32[300000] parameter(0)\n  ROOT n = f32[300000] negate(q)\n}\n\nENTRY"
+        return units(text.replace("ENTRY", body, 1))
+
+    beside = last("f32[300000] fusion(p0), kind=kLoop, calls=g")
+    inside = last("f32[300000] fusion(a), kind=kLoop, calls=g")
+    assert beside["bytes.written_1"] > 0 and "bytes.written_1" not in inside
+
+
+def test_a_change_of_order_with_other_work_is_element_by_element() -> None:
+    mere = units(fused("  ROOT t = f32[64,64]{0,1} copy(q0)", "f32[64,64]{0,1}", "f32[64,64]"))
+    assert mere["move.element"] == 4096 and "move.fused" not in mere
     two = "  s = f32[64,64] add(q0, q1)\n  ROOT t = f32[64,64]{0,1} copy(s)"
-    one = "  s = f32[64,64] negate(q0)\n  ROOT t = f32[64,64]{0,1} copy(s)"
     many = units(fused(two, "f32[64,64]{0,1}", *["f32[64,64]"] * 2))
-    single = units(fused(one, "f32[64,64]{0,1}", "f32[64,64]"))
-    assert many["move.element"] == 2 * single["move.element"] == 2 * 4096
+    assert many["move.fused"] == 4096 and "move.element" not in many
+    made = "  i = f32[64,64] iota(), iota_dimension=0\n  ROOT t = f32[64,64]{0,1} copy(i)"
+    assert not any(name.startswith("move.") for name in units(fused(made, "f32[64,64]{0,1}")))
+
+
+def test_rows_of_a_table_lie_as_far_as_the_table_is_large() -> None:
+    def rows(table: int) -> dict[str, float]:
+        line = "f32[64,64] gather(p0, p1), offset_dims={1}, collapsed_slice_dims={0}, "
+        line += "start_index_map={0}, index_vector_dim=1, slice_sizes={1,64}"
+        return units(entry(line, f"f32[{table},64]", "s32[64,1]"))
+
+    near, far = rows(100), rows(1 << 20)
+    assert near["row.gather"] == far["row.gather"] == 64
+    assert far["row.gather_2"] == pytest.approx(64, rel=0.05)
+    assert "row.gather_1" not in near and far["row.line"] > 64 * 4
+
+
+def test_roots_of_what_a_constant_was_added_to_are_vectors() -> None:
+    plain = units(fused("  ROOT r = f32[4096] rsqrt(q0)", "f32[4096]", "f32[4096]"))
+    assert plain["loop.rsqrt"] == 4096
+    body = "  c = f32[] constant(1)\n  b = f32[4096] broadcast(c), dimensions={}\n"
+    body += "  s = f32[4096] add(q0, b)\n  ROOT r = f32[4096] rsqrt(s)"
+    fast = units(fused(body, "f32[4096]", "f32[4096]"))
+    assert fast["loop.rsqrt_fast"] == 4096 and "loop.rsqrt" not in fast
+
+
+def test_a_loop_that_is_one_kernel_starts_once() -> None:
+    body = "g {\n  q = f32[4] parameter(0)\n  ROOT n = f32[4] negate(q)\n}\n\nENTRY"
+    called = entry("f32[4] call(p0), to_apply=g", "f32[4]").replace("ENTRY", body, 1)
+    small = 'to_apply=g, frontend_attributes={xla_cpu_small_call="true"}'
+    assert units(called, "n")["kernel.launch"] == 1
+    inlined = units(called.replace("to_apply=g", small), "n")
+    assert inlined["kernel.inlined"] == 1 and "kernel.launch" not in inlined
+
+
+def test_computing_and_moving_go_on_together() -> None:
+    spent = np.zeros((3, len(UNITS)))
+    spent[:, UNITS.index("kernel.launch")] = 1
+    spent[:2, UNITS.index("dot.flop")] = 8
+    spent[1:, UNITS.index("bytes.near")] = 8
+    alone, both, moving = together(spent, PARTS)[0]
+    assert alone == moving == 9 and 9 < both < 13
+    # as much more as the units' slopes say
+    more = spent * 1.001
+    slopes = together(spent, PARTS)[1]
+    assert together(more, PARTS)[0] - (alone, both, moving) == pytest.approx(
+        ((more - spent) * slopes).sum(1), rel=1e-2
+    )
 
 
 def test_malformed_instructions_cost_their_bytes() -> None:

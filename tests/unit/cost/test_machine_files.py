@@ -31,7 +31,9 @@ def test_a_machine_comes_back_as_it_was_written(own: Path) -> None:
 def test_names_and_texts_survive(own: Path) -> None:
     reference = machines.load("cpu-reference")
     odd = dataclasses.replace(
-        reference, title='a "quoted" title \\ with\nlines', rates={"dot.flop": 1e-12}
+        reference,
+        title='a "quoted" title \\ with\nlines',
+        rates={**reference.rates, "dot.flop": 1e-12},
     )
     path = machine_files.path_of("odd")
     machine_files.write(odd, path)
@@ -90,6 +92,7 @@ GOOD = machine_files.to_toml(machines.load("cpu-reference"))
         (GOOD.replace('kind = "cpu"', 'kind = "abacus"'), "kind is 'abacus'"),
         (GOOD.replace("memory_bytes = ", "memory_bytes = -"), "memory_bytes is no positive"),
         (GOOD.replace('"kernel.launch" = ', '"kernel.launch" = -'), r"\[rates\]"),
+        (GOOD.replace('"kernel.launch" = ', '"kernel.other" = '), "another version"),
         (GOOD.replace('"kernel.launch" = ', '"kernel.launch" = "x" #'), r"\[rates\]"),
         (GOOD.replace("inf, ", "nan, "), "bandwidth"),
         (GOOD.replace("inf, ", "7.0, "), "bandwidth"),
