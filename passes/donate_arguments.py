@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from hlo_lab.passkit.base import RewriteExample, RewritePass
-from hlo_lab.passkit.entry import Argument, arguments, chosen, donate, results
+from hlo_lab.passkit.entry import Argument, Result, arguments, chosen, donate, results
 from hlo_lab.passkit.rewriter import Rewriter
 
 _PROGRAM = """
@@ -77,12 +76,25 @@ class DonateArgumentsPass(RewritePass):
 
     def rewrite(self, module: Rewriter) -> None:
         """Pair arguments with results in their order, as JAX does."""
-        taken = {each.alias for each in arguments(module)}
-        free: dict[Any, list[Argument]] = defaultdict(list)
+        known = arguments(module)
+        aliased = {each.alias for each in known}
+        free = [each for each in results(module) if each.number not in aliased]
+        # some of them are for what is donated without a result being named
+        for each in known:
+            if each.donated and each.alias is None:
+                _take(free, each)
         for each in chosen(module, self.arguments):
-            if not each.donated:
-                free[each.value.raw.type, each.sharding].append(each)
-        for result in results(module):
-            waiting = free[result.value.raw.type, result.sharding]
-            if result.number not in taken and waiting:
-                donate(module, waiting.pop(0), result)
+            found = None if each.donated else _take(free, each)
+            if found is not None:
+                # where the compiler chooses how a result is split, it chooses the result too
+                donate(module, each, found if found.sharding == each.sharding else None)
+
+
+def _take(free: list[Result], argument: Argument) -> Result | None:
+    """The first result that can be written over an argument, which is then taken."""
+    kind = argument.value.raw.type
+    for result in free:
+        if result.value.raw.type == kind and result.sharding in ("", argument.sharding):
+            free.remove(result)
+            return result
+    return None
