@@ -19,15 +19,15 @@ from hlo_lab.passkit.patterns import ELEMENTWISE, FREE, HANDING_ON, Flow, Phase,
 from hlo_lab.passkit.tracing import kernel
 from hlo_lab.passkit.wording import bytes_text, place_text
 
-_HEAVY = frozenset(
-    ("dot", "convolution", "sort", "cholesky", "triangular-solve", "fft", "reduce-window", "topk")
-)
+_HEAVY = frozenset(("dot", "convolution", "sort", "cholesky", "triangular-solve", "fft", "topk"))
 # Opcodes that change no value; XLA keeps a copy inside of a loop for a reason.
 _MOVES = frozenset(
     ("broadcast", "concatenate", "constant", "convert", "copy", "iota", "pad", "reshape",
      "reverse", "slice", "transpose")
 )  # fmt: skip
-_PURE = ELEMENTWISE | HANDING_ON | _HEAVY | _MOVES | {"gather", "reduce", "scatter"}
+_PURE = (
+    ELEMENTWISE | HANDING_ON | _HEAVY | _MOVES | {"gather", "reduce", "reduce-window", "scatter"}
+)
 _IMPURE = ("rng", "custom-call", "all-", "collective", "reduce-scatter", "send", "recv")
 _RANDOM = ("iota_2x32", "random_", "threefry")
 _FEW = 2.0  # iterations, from which on there is something to save
@@ -148,7 +148,7 @@ class RepeatedPass(AnalysisPass):
                 group,
                 f"computes what {group.worst.text} computes from the same values{group.times}",
                 "Compute it once, outside of the branches or loops that use it.",
-                (),
+                ("reuse-subgraph",),
             )
 
     def _finding(
@@ -233,10 +233,10 @@ def _twice(module: Module, context: Context, known: set[int]) -> Iterator[Hit]:
     places: dict[int, dict[int, int]] = {}
     for at in np.nonzero(module.opcode_mask(*_HEAVY))[0].tolist():
         run = kernel(flow, at)
-        named = ".remat" in module.instruction_names[run]
-        if not cost.top_level[run] or run in known or named:
+        if not cost.top_level[run] or run in known or ".remat" in module.instruction_names[run]:
             continue
-        if phase(flow.op_name(at)) is not Phase.RECOMPUTE:
+        name = flow.op_name(at)  # what the compiler made itself has none
+        if name and phase(name) is not Phase.RECOMPUTE:
             places.setdefault(context.numbers[at], {})[run] = at
     for kernels in places.values():
         branch = {run: _branch(flow, run) for run in kernels}
