@@ -794,17 +794,10 @@ def stablehlo_like(text: str, like: Any) -> Any:
         for side in ("arg_attrs", "res_attrs"):
             if side not in old.attributes:
                 continue
-            given = [_without_shardings(each) for each in old.attributes[side]]
-            own = new.attributes[side] if side in new.attributes else [{}] * len(given)
-            new.attributes[side] = ir.ArrayAttr.get(
-                [
-                    ir.DictAttr.get(
-                        {each.name: each.attr for each in mine}
-                        | {name: ir.Attribute.parse(attr) for name, attr in theirs.items()}
-                    )
-                    for mine, theirs in zip(own, given, strict=True)
-                ]
-            )
+            theirs = list(old.attributes[side])
+            own = new.attributes[side] if side in new.attributes else [{}] * len(theirs)
+            pairs = zip(own, theirs, strict=True)
+            new.attributes[side] = ir.ArrayAttr.get([_joined(*pair) for pair in pairs])
         if "mhlo.input_output_alias" in module.operation.attributes:  # said by the arguments
             del module.operation.attributes["mhlo.input_output_alias"]
         # bodies of loops are left behind as functions
@@ -813,13 +806,22 @@ def stablehlo_like(text: str, like: Any) -> Any:
     return module
 
 
-def _without_shardings(attributes: Any) -> dict[str, str]:
-    """Of an argument or result, as text; HLO has shardings in its own form."""
-    return {
-        each.name: str(each.attr)
-        for each in attributes
-        if each.name not in ("mhlo.sharding", "mhlo.frontend_attributes", "sdy.sharding")
-    }
+def _joined(own: Any, theirs: Any) -> Any:
+    """Attributes of an argument or result that came back from HLO, with those that it had.
+
+    A sharding is what HLO says, where Shardy finds its own in it: else XLA would leave Shardy.
+    """
+    from jaxlib.mlir import ir
+
+    shardings = ("mhlo.sharding", "mhlo.frontend_attributes", "sdy.sharding")
+    found = {each.name: each.attr for each in own}
+    if "mhlo.sharding" not in theirs and "mhlo.frontend_attributes" not in found:
+        found.pop("mhlo.sharding", None)
+    kept = {each.name: each.attr for each in theirs if each.name not in shardings}
+    # of another context, which shares nothing but text
+    return ir.DictAttr.get(
+        found | {name: ir.Attribute.parse(str(attr)) for name, attr in kept.items()}
+    )
 
 
 def hlo_proto_of(text: str) -> bytes:

@@ -137,7 +137,7 @@ class _Live:
         pending = self.pending.get(id(execution.executable))
         if pending is None or pending.executable is not execution.executable:
             return execution.run()
-        del self.pending[id(execution.executable)]
+        self.pending.pop(id(execution.executable), None)
         record: dict[str, Any] = {"function": pending.name, "unchecked": execution.effects}
         expected = None
         if not execution.effects:
