@@ -20,7 +20,7 @@ from hlo_lab.passkit.base import AnalysisPass, Example
 from hlo_lab.passkit.context import Context
 from hlo_lab.passkit.finding import Finding, Severity
 from hlo_lab.passkit.folding import Hit, fold, time_severity
-from hlo_lab.passkit.patterns import HANDING_ON, Flow
+from hlo_lab.passkit.patterns import HANDING_ON, Flow, Phase, phase
 from hlo_lab.passkit.tracing import kernel
 from hlo_lab.passkit.wording import bytes_text, place_text, seconds_text, times_text
 
@@ -47,6 +47,7 @@ class Why(enum.Enum):
 
 
 _MALFORMED = (ValueError, KeyError, IndexError)
+_CONVOLUTION = "conv_general_dilated"
 _ORDER = frozenset(("copy", "reshape", "transpose"))
 _MOST_ABOVE = LANES // 4  # of a dimension, beyond the last whole tile
 _WORTH_IT = 0.01  # share of a product
@@ -200,7 +201,8 @@ def _hit(
     depth, columns = source.dims[dims.input_feature], result.dims[dims.output_feature]
     whole = float(cost.seconds[run] * cost.executions[run])
     taps = math.prod(each.size for each in window if each.base_dilation == 1)
-    if taps > 1 and "feature_group_count" not in _names(flow, at):
+    name = flow.op_name(at)  # dots slide too; a gradient's features may be the batch
+    if taps > 1 and name.endswith(_CONVOLUTION) and phase(name) is not Phase.BACKWARD:
         groups = math.prod(each.size for each in window if each.base_dilation > 1)
         if 1 < depth < LANES and groups > 1:
             dense = 2.0 * result.element_count * taps
@@ -208,7 +210,8 @@ def _hit(
             once = dense / context.machine.matrix_peak(source.dtype)
             saved = whole + _around(context, at, run) - once * float(cost.executions[run])
             return Hit(at, saved, key=f"{Why.GROUPS.name} {depth}") if saved > 0 else None
-        if depth <= _STEM and groups == 1 and cost.bound[run] == "compute":
+        large = time_severity(context, whole) is Severity.WARNING
+        if depth <= _STEM and groups == 1 and large and cost.bound[run] == "compute":
             return Hit(at, key=f"{Why.STEM.name} {depth}")
     if cost.bound[run] != "compute" or taps > 1:
         return None
@@ -219,10 +222,6 @@ def _hit(
     down = size // LANES * LANES
     what = f"{size:,}, {size - down} above {down:,}"
     return Hit(at, whole * _above(size), key=f"{Why.ABOVE.name} {what}")
-
-
-def _names(flow: Flow, at: int) -> dict[str, str]:
-    return attributes_at(flow.module, int(flow.module.attribute[at]))
 
 
 def _above(size: int) -> float:
