@@ -7,6 +7,7 @@ what each one is compared with.
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 import time
@@ -43,6 +44,8 @@ MEASURED_SECONDS = 3.0  # of calls, for one remedy
 COPIES = 3  # of arguments and results are held while numbers are compared
 NO_TIME = "the budget was spent"
 EVERYWHERE = "everywhere"
+# by the address of a function in the process that lowered it
+_CALLS_PYTHON = re.compile(r"@xla_(?:ffi_)?(?:partitioned_)?python_\w+_callback\b")
 
 
 @dataclass(frozen=True)
@@ -220,7 +223,7 @@ class _Bench:
         except HloLabError as error:
             if self.left <= 0 and isinstance(error, ExecutionError):
                 return Verification(reason=NO_TIME, place=where)
-            status, reason = VerificationStatus.FAILED, str(error).splitlines()[0]
+            status, reason = VerificationStatus.FAILED, _line(error)
             return Verification(status, place=where, reason=reason)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -254,7 +257,7 @@ class _Bench:
         module = after.module()
         times = (self.times, Times.of(module, cost(module, machine)))
         peak = self._peak(after)
-        done = verdict(promised, time_change(*times), peak)
+        done = verdict(promised, time_change(*times), peak, machine.memory_bytes)
         is_confirmed = done.status is VerificationStatus.CONFIRMED
         if not is_confirmed and not self.effort.measure:
             return done
@@ -266,7 +269,7 @@ class _Bench:
                 done, status=VerificationStatus.REFUTED, agrees=False, reason=_first_wrong(run)
             )
         if run["time"] is not None:
-            done = verdict(promised, time_change(*times, run["time"]), peak)
+            done = verdict(promised, time_change(*times, run["time"]), peak, machine.memory_bytes)
         return replace(done, agrees=True)
 
     def _work(
@@ -294,6 +297,8 @@ class _Bench:
         from hlo_lab.lowering.target import Target
 
         target = Target.parse(self.before.target)
+        if _CALLS_PYTHON.search(self.before.text("stablehlo")):
+            return None, "its numbers were not compared: it calls Python, which is not there"
         free = available_bytes()
         needed = COPIES * max(peak.before, peak.after) * (target.devices or 1) if peak else 0
         if free is not None and needed > free:
@@ -311,7 +316,7 @@ class _Bench:
         try:
             _, run = work.compile(there, folder / "run", seconds, 1 if seconds else 0)
         except HloLabError as error:
-            why = NO_TIME if self.left <= 0 else f"on {there}, {str(error).splitlines()[0]}"
+            why = NO_TIME if self.left <= 0 else f"on {there}, {_line(error)}"
             return None, f"its numbers were not compared: {why}"
         return run, "" if run is not None else "its numbers were not compared: it does not fit"
 
@@ -352,6 +357,11 @@ def _other_compiler(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
                 f"{new[name]}: dump it again"
             )
     return ""
+
+
+def _line(error: Exception) -> str:
+    """What it says, without where its log is."""
+    return str(error).splitlines()[0].partition(" (log: ")[0]
 
 
 def _first_wrong(run: Mapping[str, Any]) -> str:

@@ -8,26 +8,31 @@ from hlo_lab.passkit.finding import BeforeAfter, Estimate, Verification, Verific
 NOISE = 0.001  # share of the time, or of the peak, that a compiler's mood may move
 LEAST = 0.1  # of what was promised has to be there
 WORSE = 0.05  # share by which the other figure may grow
+LITTLE = 0.001  # of the device's memory: a peak may grow by so much
 UNPROMISED = 0.01  # share that has to be saved where nothing was promised
 
 
-def verdict(promised: Estimate, time: TimeChange, peak: BeforeAfter | None) -> Verification:
+def verdict(
+    promised: Estimate, time: TimeChange, peak: BeforeAfter | None, capacity: float = 0.0
+) -> Verification:
     """Judge by what was promised: time, memory, or the larger share of the two.
 
     Args:
         promised: of all findings that are verified together.
         time: of a call.
         peak: None where the compiler says nothing of memory.
+        capacity: bytes that the device has.
     """
     seconds, size = max(promised.seconds or 0.0, 0.0), max(promised.bytes or 0, 0)
     of_time = seconds / time.before if time.before else 0.0
     of_peak = size / peak.before if peak is not None and peak.before else 0.0
-    by_time = _by_time(time, peak, seconds) if seconds else None
+    grows = peak is not None and -peak.saved > max(WORSE * peak.before, LITTLE * capacity)
+    by_time = _by_time(time, seconds, grows=grows) if seconds else None
     by_memory = _by_memory(promised, time, peak, size) if size and peak is not None else None
     if by_time is not None and by_memory is not None:
         status, reason, ratio = _by_both(by_time, by_memory, time, peak, of_time >= of_peak)
     else:
-        status, reason, ratio = by_time or by_memory or _by_either(time, peak)
+        status, reason, ratio = by_time or by_memory or _by_either(time, peak, grows=grows)
     return Verification(
         status=status,
         seconds=BeforeAfter(time.before, time.after),
@@ -61,13 +66,13 @@ def _by_both(
     return confirmed, main[1], other[2]
 
 
-def _by_time(time: TimeChange, peak: BeforeAfter | None, promised: float) -> _Judged:
+def _by_time(time: TimeChange, promised: float, *, grows: bool) -> _Judged:
     direction = time.direction(NOISE, LEAST * promised)
     ratio = promised / time.saved if time.saved > 0 else None
     if direction is Direction.UNDECIDED:
         return VerificationStatus.UNDECIDED, time.disagreement, ratio
     if direction is Direction.FASTER:
-        if peak is not None and -peak.saved > WORSE * peak.before:
+        if grows:
             return VerificationStatus.UNDECIDED, "faster, but the peak of memory grows", ratio
         return VerificationStatus.CONFIRMED, "", ratio
     if direction is Direction.SLOWER:
@@ -93,14 +98,13 @@ def _by_memory(promised: Estimate, time: TimeChange, peak: BeforeAfter, size: in
     return VerificationStatus.CONFIRMED, "", ratio
 
 
-def _by_either(time: TimeChange, peak: BeforeAfter | None) -> _Judged:
+def _by_either(time: TimeChange, peak: BeforeAfter | None, *, grows: bool) -> _Judged:
     """Nothing was promised: anything that is better without its price is good."""
     direction = time.direction(UNPROMISED)
     if direction is Direction.UNDECIDED:
         return VerificationStatus.UNDECIDED, time.disagreement, None
     if direction is Direction.SLOWER:
         return VerificationStatus.REFUTED, "slower", None
-    grows = peak is not None and -peak.saved > WORSE * peak.before
     falls = peak is not None and peak.saved > UNPROMISED * peak.before
     if direction is Direction.FASTER and grows:
         return VerificationStatus.UNDECIDED, "faster, but the peak of memory grows", None

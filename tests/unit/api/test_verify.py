@@ -178,7 +178,7 @@ def test_numbers_that_cannot_be_compared_are_named(
 
     def faster(work: Work, target: str, folder: Path, *running: Any) -> Any:
         if running:
-            raise ProgramError("it has no kernel for a CPU")
+            raise ProgramError("it has no kernel for a CPU", log="x.log")
         copy = copy_of(bundle, folder)
         (folder / "hlo_after.txt").write_text(empty)
         return copy, None
@@ -193,6 +193,11 @@ def test_numbers_that_cannot_be_compared_are_named(
     monkeypatch.setattr(MODULE, "available_bytes", lambda: 1)
     (found,) = verified(analysis, finding(1e-9)).findings
     assert "too large for this machine" in found.verification.reason
+    calls = analysis.loaded.bundle = copy_of(bundle, tmp_path / "calls")
+    text = calls.text("stablehlo") + "\n// custom_call @xla_ffi_python_cpu_callback\n"
+    calls.path_of("stablehlo").write_text(text)
+    (found,) = verified(analysis, finding(1e-9)).findings
+    assert "it calls Python, which is not there" in found.verification.reason
 
 
 def test_without_a_bundle_there_is_an_obstacle(analysis: api.Analysis) -> None:

@@ -71,3 +71,10 @@ def test_estimates_that_contradict_each_other_decide_nothing() -> None:
     found = verdict(Estimate(0.3), change, SAME)
     assert found.status is UNDECIDED and "disagree" in found.reason
     assert (found.basis, found.coverage) == ("compiler", 0.0)
+
+
+def test_a_peak_that_grows_by_next_to_nothing_is_no_price() -> None:
+    change, peak = time_change(Times(1.0), Times(0.5)), BeforeAfter(1000, 2000)
+    assert verdict(Estimate(0.3), change, peak, capacity=1e9).status is CONFIRMED
+    assert verdict(Estimate(), change, peak, capacity=1e9).status is CONFIRMED
+    assert verdict(Estimate(0.3), change, peak, capacity=1e5).status is UNDECIDED
