@@ -81,6 +81,15 @@ class HostCallbackPass(AnalysisPass):
     name: ClassVar[str] = "host-callback"
     examples: ClassVar[tuple[Example, ...]] = (
         Example("a callback per iteration", _TEXT.format(target="xla_ffi_python_cpu_callback")),
+        Example(
+            "values of each iteration fed in",
+            _TEXT.format(target="my_kernel").replace(
+                "  %y = ",
+                "  %order = token[] after-all()\n"
+                "  %fed = (f32[256]{0}, token[]) infeed(%order)\n"
+                "  %y = ",
+            ),
+        ),
         Example("another custom call", _TEXT.format(target="my_kernel"), finds=0),
     )
 
