@@ -86,7 +86,7 @@ class HoistInvariantPass(RewritePass):
         ),
     )
 
-    min_elements: int = 1024  # of what it is computed from or of the result
+    min_elements: int = 32  # of what it is computed from or of the result
 
     def rewrite(self, module: Rewriter) -> None:
         """Take what inner loops keep out first: outer ones may keep it too."""

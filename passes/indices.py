@@ -13,10 +13,10 @@ import numpy as np
 from hlo_lab.ir.module import Module
 from hlo_lab.passkit.base import AnalysisPass, Example
 from hlo_lab.passkit.context import Context
-from hlo_lab.passkit.finding import Finding, Severity
-from hlo_lab.passkit.folding import WORTH, Hit, fold, time_severity
+from hlo_lab.passkit.finding import Finding
+from hlo_lab.passkit.folding import Hit, fold, time_severity
 from hlo_lab.passkit.patterns import HANDING_ON, MOVES, Flow, Source
-from hlo_lab.passkit.tracing import SAME_ELEMENTS, definition, kernel, readers
+from hlo_lab.passkit.tracing import SAME_ELEMENTS, definition, kernel
 from hlo_lab.passkit.wording import place_text, times_text
 
 _MOST = 64  # instructions that a walk through the arithmetic of indices looks at
@@ -109,8 +109,8 @@ class IndicesPass(AnalysisPass):
         an ``arange``, the result of a sort, or values in the order of their ``argsort``.
 
     Why it matters
-        The test of the range reads and writes all that was taken once more. The sort carries
-        the updates along, into a copy of their own.
+        The test of the range reads and writes all that was taken once more. The sort puts
+        the updates in order too.
 
     Example
         ``jnp.take(table, ids, axis=0)``; ``x.at[jnp.sort(ids)].add(rows)``.
@@ -122,12 +122,12 @@ class IndicesPass(AnalysisPass):
         no difference to any program that was tried.
 
     How it is verified
-        Compile again with the promise. 65,536 rows of 128 from a table of 50,000, tpu:v5e: 228
-        to 127 us by the model, 116 to 2 us by the cycles of what is no gather. An arange of
-        32,768 as the indices of a scatter: 227 to 196 us by the model (XLA:TPU gives no
-        cycles for sorts), peak 117.4 to 83.9 MB, 16.8 MB estimated; sorted ones, 65,536: 301 to
-        297 us, 134.7 to 101.2 MB. On cpu and gpu:h100 the test is fused into the gather (3.87 to
-        3.73 ms, 46.9 to 45.5 us), and no scatter is sorted: no finding there.
+        Compile again with the promise. 65,536 rows of 128 from a table of 50,000, tpu:v5e: 240
+        to 125 us by the cycles and the model (99 us estimated). An arange of 32,768 as the
+        indices of a scatter: 227 to 196 us by the model (2 us estimated, the sort alone, for
+        which XLA:TPU gives no cycles); sorted ones, 65,536: 265 to 261 us (2.5 us estimated);
+        the compiler's own peak stays. On cpu and gpu:h100 the test is fused into the gather
+        (3.87 to 3.73 ms, 46.9 to 45.5 us), and no scatter is sorted: no finding there.
     """
 
     code: ClassVar[str] = "IDX001"
@@ -160,15 +160,14 @@ class IndicesPass(AnalysisPass):
             )
         for group in fold(context, _sorts(module, context)):
             worst = group.worst
-            size = (group.bytes or 0) >= WORTH * context.memory.peak_bytes
             yield self.finding(
                 module.instruction(worst.at),
                 f"{place_text(module, flow.place(worst.at))} sorts its indices{group.times}, "
                 f"which {worst.text}",
-                severity=Severity.WARNING if size else Severity.NOTE,
+                severity=time_severity(context, group.seconds),
                 advice="indices_are_sorted=True, where none is negative: those count from the end.",
                 remedy=("promise-indices{in_bounds=true}",),
-                bytes=group.bytes,
+                seconds=group.seconds,
                 context=context,
             )
 
@@ -201,24 +200,13 @@ def _tests(module: Module, context: Context) -> Iterator[Hit]:
 
 def _sorts(module: Module, context: Context) -> Iterator[Hit]:
     """Sorts that the compiler made for a scatter, of indices that are in order."""
-    flow = context.flow
+    flow, cost = context.flow, context.cost
     for at in np.nonzero(module.opcode_mask("sort"))[0].tolist():
         if "scatter" not in flow.op_name(at).rpartition("/")[2]:
             continue
         why = _in_order(flow, flow.operands(at)[0])
-        if why is None:
-            continue
-        moved = [
-            flow.shape(reader).padded_bytes
-            for member in flow.users(at)
-            for reader in readers(flow, member, MOVES | {"clamp", "custom-call"})
-            if flow.opcode(reader) == "gather"
-        ]
-        yield Hit(
-            at,
-            bytes=max(moved, default=None),
-            text=why,
-        )
+        if why is not None:
+            yield Hit(at, float(cost.seconds[at] * cost.executions[at]), text=why)
 
 
 def _in_order(flow: Flow, at: int) -> str | None:
