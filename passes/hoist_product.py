@@ -77,10 +77,13 @@ class HoistProductPass(RewritePass):
     )
 
     def rewrite(self, module: Rewriter) -> None:
-        """Replace the products of each loop."""
-        for loop in module.ops("while"):
-            body = _Body.of(loop)
-            for dot in body.products:
+        """Replace each product in a loop's body."""
+        for dot in module.ops("dot_general"):
+            loop = dot.raw.parent
+            if loop.name != "stablehlo.while" or dot.dot.lhs_batch:
+                continue
+            body = _Body.of(Op(loop.operation, module))
+            if dot.raw.block == body.block:
                 _hoist(module, body, dot)
 
 
@@ -89,24 +92,20 @@ class _Body:
     """The body of a loop; ``unchanged`` maps what it hands on to what the loop began with."""
 
     loop: Op
-    ops: list[Op]
     unchanged: dict[Value, Value]
 
     @classmethod
     def of(cls, loop: Op) -> _Body:
         block = loop.raw.regions[1].blocks[0]
-        operations = [Op(each.operation, loop.rewriter) for each in block.operations]
+        *_, last = block.operations
         arguments = [Value(each, loop.rewriter) for each in block.arguments]
-        handed = zip(arguments, operations[-1].operands, loop.operands, strict=True)
-        return cls(loop, operations, {arg: start for arg, out, start in handed if arg == out})
-
-    @property
-    def products(self) -> list[Op]:
-        return [op for op in self.ops if op.name == "dot_general" and not op.dot.lhs_batch]
+        returned = [Value(each, loop.rewriter) for each in last.operation.operands]
+        handed = zip(arguments, returned, loop.operands, strict=True)
+        return cls(loop, {arg: start for arg, out, start in handed if arg == out})
 
     def is_outside(self, value: Value) -> bool:
         """Whether a value is known before the loop, but for what may be done there again."""
-        while value.op is not None and value.op.name in _SAME and value.op.raw.block == self._block:
+        while value.op is not None and value.op.name in _SAME and value.op.raw.block == self.block:
             value = value.op.operands[0]
         return value in self.unchanged or self._is_captured(value)
 
@@ -119,7 +118,7 @@ class _Body:
         return build.copy(value.op, self.outside(value.op.operands[0], build))
 
     @property
-    def _block(self) -> object:
+    def block(self) -> object:
         return self.loop.raw.regions[1].blocks[0]
 
     def _is_captured(self, value: Value) -> bool:

@@ -93,7 +93,9 @@ class LoopProductsPass(AnalysisPass):
         26.1 to 12.8 ms on cpu (measured: 16.0 to 8.3 ms), 2.76 to 1.78 ms on gpu:h100, but 1.5
         to 2.0 ms on tpu:v5e: the matrix stays in its vector memory, and reading rows of the one
         product takes a kernel more. Width 2048 and a single row there 32 to 14 ms. So on TPUs
-        it is a finding where a product takes longer than starting kernels does.
+        it is a finding where a product takes longer than starting kernels does. ``--verify`` with
+        hoist-product: confirmed on cpu (25.0 to 11.5 ms, 0.58 of it promised), and for the map on
+        gpu:h100 (1.5 to 0.4 ms, 0.58).
     """
 
     code: ClassVar[str] = "CTL004"
