@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from hlo_lab.passkit.base import RewriteExample, RewritePass
-from hlo_lab.passkit.rewriter import Op, Rewriter, Value
+from hlo_lab.passkit.rewriter import Op, Rewriter
 
 _PROGRAM = """
 import jax
@@ -81,39 +81,42 @@ class MoveConvertsPass(RewritePass):
     )
 
     def rewrite(self, module: Rewriter) -> None:
-        """Inner loops come after the loops around them, so they are moved out first."""
-        for loop in reversed(list(module.ops("while"))):
-            _out_of(module, loop)
-        for lookup in module.ops("gather"):
-            _behind(module, lookup)
+        """Look at the conversions themselves: it is their line that a finding names."""
+        for convert in module.ops("convert"):
+            _behind(module, convert)
+        for convert in module.ops("convert"):
+            outer: Op | None = convert
+            while outer is not None:
+                outer = _outward(module, outer)
 
 
-def _out_of(module: Rewriter, loop: Op) -> None:
-    count = len(loop.operands)
-    body = loop.arguments[count:]
-    given = loop.inner[-1].operands
-    for number in range(count):
-        if given[number] != body[number]:
-            continue
-        for user in body[number].users:
-            if user.name == "convert" and user.raw.block == body[number].raw.owner:
-                build = module.before(loop)
-                module.replace(user, build.convert(loop.operands[number], user.result.dtype))
+def _outward(module: Rewriter, convert: Op) -> Op | None:
+    """The conversion in front of the loop around it; None where it has to stay."""
+    loop = Op(convert.raw.block.owner.operation, module)
+    if loop.name != "while":
+        return None
+    count, value = len(loop.operands), convert.operands[0]
+    body, given = loop.arguments[count:], loop.inner[-1].operands
+    if value not in body or given[body.index(value)] != value:
+        return None
+    source = loop.operands[body.index(value)]
+    new = module.before(loop).convert(source, convert.result.dtype)
+    module.replace(convert, new)
+    return new.op
 
 
-def _behind(module: Rewriter, lookup: Op) -> None:
-    table, indices = lookup.operands
-    convert = table.op
-    if convert is None or convert.name != "convert" or len(table.users) > 1:
+def _behind(module: Rewriter, convert: Op) -> None:
+    table, source = convert.result, convert.operands[0]
+    if len(table.users) != 1 or table.users[0].name != "gather":
         return
-    source: Value = convert.operands[0]
-    if lookup.result.size >= table.size:
+    lookup = table.users[0]
+    if lookup.operands[0] != table or lookup.result.size >= table.size:
         return
-    build = module.before(lookup)
     attributes = lookup.raw.attributes
+    build = module.before(lookup)
     rows = build.op(
         "gather",
-        [source, indices],
+        [source, lookup.operands[1]],
         [(lookup.result.shape, source.dtype)],
         **{name: attributes[name] for name in _ATTRIBUTES if name in attributes},
     )
