@@ -292,15 +292,14 @@ class Flow:
         if body is None or len(path) != 1:
             return None
         at, left = self.source(self.root(body), path, MOVES)
-        if left:
-            return None
         if self.opcode(at) == "dynamic-update-slice":
             made = self.source(self.operands(at)[1], (), MOVES)
             return made, self.place(made[0])
         inside = self.callee(at, "calls") if self.opcode(at) == "fusion" else None
         if inside is None:
             return None
-        update, left = self.source(self.root(inside), (), MOVES)
+        # a fusion may write several of them
+        update, left = self.source(self.root(inside), left, MOVES)
         if left or self.opcode(update) != "dynamic-update-slice":
             return None
         inner = self.source(self.operands(update)[1], (), MOVES)[0]

@@ -107,6 +107,25 @@ def test_stacked_updates_are_found_through_the_fusion_that_writes_them(flow, at)
     assert flow.stacked_update(at("loop"), (3,)) is None
 
 
+def test_a_fusion_may_write_several_stacks_and_what_is_carried() -> None:
+    text = TEXT.replace(
+        "  ROOT %dus = f32[3,8,4] dynamic-update-slice(%buf, %up, %ri, %rz, %rz)\n",
+        "  %dus = f32[3,8,4] dynamic-update-slice(%buf, %up, %ri, %rz, %rz)\n"
+        "  ROOT %both = (f32[8,4], f32[3,8,4]) tuple(%v, %dus)\n",
+    )
+    text = text.replace("v: f32[8,4]) -> f32[3,8,4] {", "v: f32[8,4]) -> (f32[8,4], f32[3,8,4]) {")
+    text = text.replace(
+        "  %new = f32[3,8,4] fusion(%stack, %k, %y), kind=kLoop, calls=%row\n",
+        "  %pair = (f32[8,4], f32[3,8,4]) fusion(%stack, %k, %y), kind=kLoop, calls=%row\n"
+        "  %next = f32[8,4] get-tuple-element(%pair), index=0\n"
+        "  %new = f32[3,8,4] get-tuple-element(%pair), index=1\n",
+    ).replace("tuple(%k1, %y, %new, %w)", "tuple(%k1, %next, %new, %w)")
+    flow = Flow(read_text(text.splitlines(keepends=True)))
+    loop, y = (flow.module.instruction(name).index for name in ("loop", "y"))
+    assert flow.stacked_update(loop, (2,)) == ((y, ()), y)
+    assert flow.stacked_update(loop, (1,)) is None
+
+
 def test_kernel_users_see_through_get_tuple_element(flow, at) -> None:
     assert set(flow.kernel_users(at("loop"))) == {at("neg"), at("o")}
     assert set(flow.kernel_users(at("e"))) == {at("m"), at("n")}
