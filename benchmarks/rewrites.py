@@ -41,7 +41,7 @@ PROGRAMS = {
     "unroll-loop": "rewrites.py:smooth",
     "drop-callbacks": "rewrites.py:watched",
     "narrow-types": "rewrites.py:grid",
-    "recompute": "kernels.py:layers",
+    "recompute": "rewrites.py:deep",
     "depth-first": "rewrites.py:ensemble",
 }
 BASES = {"compiler": "compiler's cycles", "model": "model", "structure": "", "numbers": ""}
