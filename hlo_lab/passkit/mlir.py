@@ -16,6 +16,7 @@ from hlo_lab.ir.source import Frame
 
 _ENUM = re.compile(r"#\w+<\w+ (\w+)>")
 _DIMENSIONS = re.compile(r"(\w+) = \[([\d, ]*)\]")
+_SYMBOL = re.compile(r'@(?:([\w$.-]+)|"([^"]*)")')
 _DENSE_ARRAYS = ("DenseI64ArrayAttr", "DenseI32ArrayAttr", "DenseBoolArrayAttr", "ArrayAttr")
 
 
@@ -204,9 +205,7 @@ def inline_calls(module: Any) -> int:
         pending += _inline(call, callee)
         count += 1
     if count:
-        for name, function in functions.items():
-            if name != "main" and not _is_used(module, name):
-                function.erase()
+        _erase_unused(module, functions)
     return count
 
 
@@ -222,14 +221,18 @@ def _calls(operation: Any) -> list[Any]:
     return found
 
 
-def _is_used(module: Any, name: str) -> bool:
-    """Whether something still names a function: a call, or an attribute such as a decomposition."""
-    mark = re.compile(rf"@{re.escape(name)}(?![\w$.-])|@\"{re.escape(name)}\"")
-    uses = 0
-    for each in module.body.operations:
-        if plain(each.attributes["sym_name"]) != name if "sym_name" in each.attributes else True:
-            uses += bool(mark.search(each.operation.get_asm(large_elements_limit=8)))
-    return uses > 0
+def _erase_unused(module: Any, functions: Mapping[str, Any]) -> None:
+    """Drop functions that nothing names from main on: no call, no attribute of an operation."""
+    every = [each.operation for each in module.body.operations]
+    pending = [raw for raw in every if raw.name != "func.func" or raw == functions["main"]]
+    used = {"main"}
+    while pending:
+        text = pending.pop().get_asm(large_elements_limit=8)
+        named = {first or second for first, second in _SYMBOL.findall(text)} - used
+        used |= named
+        pending += [functions[name] for name in named if name in functions]
+    for name in functions.keys() - used:
+        functions[name].erase()
 
 
 def _inline(call: Any, callee: Any) -> list[Any]:
