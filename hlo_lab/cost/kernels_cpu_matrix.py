@@ -10,6 +10,7 @@ from hlo_lab.cost.windows import convolution_flops, parse_dim_labels, parse_wind
 from hlo_lab.ir.shapes import BITS, Shape
 
 _LANES = 16  # f32 of a vector register, to which micro-kernels pad rows and features
+_FEW = 32  # output features
 _NARROW = 8  # rows of a matrix, below which a product with a vector is a plain loop
 _ROWS = 4  # rows of a micro-kernel's tile, of which a last one may be partly used
 
@@ -95,8 +96,11 @@ def convolution(op: Op, where: Place) -> dict[str, float]:
             "convolution.plain_patch": positions * taps * inputs,
         }
     padding = _up(inputs, _LANES) * _up(outputs, _LANES) / (inputs * outputs) if groups > 1 else 1
+    odd = inputs % 2 == 1 and inputs > 1 and outputs <= _FEW
     return {
         "convolution.flop": flops * padding,
+        # odd numbers of features, as of colours, are not vectors where outputs are few, too
+        "convolution.odd": positions * taps * outputs if odd else 0.0,
         "convolution.patch": positions * taps * inputs * groups,
         "convolution.output": float(result.element_count),
         "convolution.row": positions * taps,

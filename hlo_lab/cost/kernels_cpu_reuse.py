@@ -78,8 +78,8 @@ def beyond(
     own[place] *= _BACK
     read, written = np.zeros((2, len(module), len(limits)))
     for level, limit in enumerate(limits):
-        read[:, level] = np.bincount(user, weight * _missed(ago, limit), len(module))
-        written[:, level] = own * _missed(since, limit)
+        read[:, level] = np.bincount(user, weight * missed(ago, limit), len(module))
+        written[:, level] = own * missed(since, limit)
     given = np.bincount(user, weight, len(module))
     return Far(read, written, read / np.maximum(given, 1)[:, None])
 
@@ -94,7 +94,7 @@ def _in_place(size: Floats, user: Ints, source: Ints, made: Ints, loops: Bools) 
     return out
 
 
-def _missed(ago: Floats, limit: float) -> Floats:
+def missed(ago: Floats, limit: float) -> Floats:
     """The share of data that a cache no longer has after so many bytes."""
     share: Floats = np.clip((ago / limit - _FITS) / (1 - _FITS), 0, 1)
     return share

@@ -24,7 +24,7 @@ _NAMES = """
     reduce.nested reduce.variadic reduce.variadic_short reduce.row reduce.applied
     window.element window.minor window.nested window.variadic window.output window.library
     row.gather row.gather_1 row.gather_2 row.line row.line_1 row.line_2 row.gather_element
-    row.scatter row.scatter_element
+    row.scatter row.scatter_1 row.scatter_2 row.scatter_element
     sort.comparison sort.payload sort.row
     topk.element
     dot.flop dot.padded_flop dot.batch dot.output dot.left dot.left_turned
@@ -34,7 +34,7 @@ _NAMES = """
     dot.plain_right_turned dot.plain_output
     dot.integer_flop dot.byte_flop dot.fused_flop
     vector.element vector.column vector.narrow vector.batch
-    convolution.flop convolution.patch convolution.output convolution.row
+    convolution.flop convolution.odd convolution.patch convolution.output convolution.row
     convolution.plain_flop convolution.plain_patch convolution.plain_window
     convolution.naive_flop convolution.naive_far
     factor.flop factor.column

@@ -17,7 +17,7 @@ from hlo_lab.cost.callgraph import callees_first
 from hlo_lab.cost.counts import Counts
 from hlo_lab.cost.kernels_cpu_count import Counter
 from hlo_lab.cost.kernels_cpu_move import Caches
-from hlo_lab.cost.kernels_cpu_reuse import beyond
+from hlo_lab.cost.kernels_cpu_reuse import beyond, missed
 from hlo_lab.cost.kernels_cpu_units import FUNCTIONS, NUMBER, UNITS
 from hlo_lab.cost.machines import Machine
 from hlo_lab.cost.tables import Bools, Floats, attributes_at, shape_at
@@ -27,9 +27,10 @@ _SMALL_CALL = 'xla_cpu_small_call="true"'
 # read with the share of their kernel's bytes that come from beyond the second or third cache:
 # unlike a stream, these are not fetched ahead
 _WAITING = {
-    "row.gather": "row.gather", "row.line": "row.line", "move.element": "move.far",
-    "move.fused": "move.fused", "move.run": "move.run", "dot.right": "dot.right",
-    "dot.right_turned": "dot.right_turned", "dot.plain_right": "dot.plain_right",
+    "row.gather": "row.gather", "row.line": "row.line", "row.scatter": "row.scatter",
+    "move.element": "move.far", "move.fused": "move.fused", "move.run": "move.run",
+    "dot.right": "dot.right", "dot.right_turned": "dot.right_turned",
+    "dot.plain_right": "dot.plain_right",
 }  # fmt: skip
 
 
@@ -60,7 +61,7 @@ def work(module: Module, machine: Machine, counted: Counts) -> Floats:
     _loops_against_the_grain(done)
     own = row == np.arange(len(module))
     _kernel_units(module, done, own, library)
-    _traffic(module, done, counted, own, library, caches)
+    _traffic(module, done, counted, row, library, caches)
     return done
 
 
@@ -68,11 +69,12 @@ def _traffic(
     module: Module,
     done: Floats,
     counted: Counts,
-    own: Bools,
+    row: Ints,
     library: Bools,
     caches: Caches,
 ) -> None:
     """Bytes by the cache that they come from; a copy in the same order is the C library's."""
+    own = row == np.arange(len(module))
     loops = own & module.opcode_mask("fusion") & ~library
     far = beyond(module, counted, own, loops, caches.limits)
     copied = own & module.opcode_mask("copy") & (done[:, NUMBER["move.element"]] == 0)
@@ -80,15 +82,34 @@ def _traffic(
     looped = own & ~copied
     done[copied, NUMBER["bytes.copied"]] = counted.bytes[copied]
     done[looped, NUMBER["bytes.near"]] = counted.bytes[looped]
+    table, first = _tables(module, row)
     # bytes that are fetched ahead use all of the third cache, others less of it
     for level, ahead, alone in ((1, 1, 1), (2, 3, 2)):
         done[own, NUMBER[f"bytes.read_{level}"]] = far.read[own, ahead]
         done[own, NUMBER[f"bytes.written_{level}"]] = far.written[own, ahead]
         share = far.share[:, alone]
+        rows = first * share + (1 - first) * missed(table, caches.limits[alone])
         for name, out in _WAITING.items():
-            done[:, NUMBER[f"{out}_{level}"]] = done[:, NUMBER[name]] * share
+            part = rows if name.startswith("row.") else share
+            done[:, NUMBER[f"{out}_{level}"]] = done[:, NUMBER[name]] * part
     thrashing = done[:, NUMBER["move.fused_beyond_1"]]
     done[:, NUMBER["move.thrash_2"]] = thrashing * far.share[:, 2]
+
+
+def _tables(module: Module, row: Ints) -> tuple[Floats, Floats]:
+    """(float64[N], float64[N]) of each kernel: bytes of the table that it gathers rows from or
+    scatters them to, and the share of the rows that no row before has touched."""
+    table, touched = np.zeros((2, len(module)))
+    found = np.nonzero((row >= 0) & module.opcode_mask("gather", "scatter"))[0]
+    size = module.shape_values("bytes")
+    for at in found.tolist():
+        operands = _operands(module, at)
+        if not len(operands):
+            continue
+        rows = at if _opcode(module, at) == "gather" else int(operands[-1])
+        table[row[at]] = max(table[row[at]], size[operands[0]])
+        touched[row[at]] = max(touched[row[at]], size[rows])
+    return table, np.minimum(table / np.maximum(touched, 1), 1)
 
 
 def _kernel_units(module: Module, done: Floats, own: Bools, library: Bools) -> None:

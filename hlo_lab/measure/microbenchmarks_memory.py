@@ -182,6 +182,10 @@ def gathers() -> Iterator[Microbenchmark]:
         yield case("gather", "rows scaled", lambda x, i: x[i] * 2 + 1, floats(table, width), index)
         square = integers(rows // 16, 16, below=table)
         yield case("gather", "rows summed", lambda x, i: x[i].sum(1), floats(table, width), square)
+    for table, rows, width in ((12_000, 70_000, 80), (5000, 30_000, 128), (80_000, 100_000, 12)):
+        index = integers(rows, below=table)
+        yield case("gather", "many", take, floats(table, width), index)
+        yield case("gather", "many scaled", lambda x, i: x[i] * 2 + 1, floats(table, width), index)
     for table, rows, width in (
         (200_000, 6400, 64), (1 << 20, 6400, 64), (50_000, 512, 512), (400_000, 2048, 16),
         (1 << 20, 128, 64), (1 << 24, 1 << 14, 1), (30_000, 1024, 256), (20_000, 4096, 128),
@@ -211,7 +215,8 @@ def scatters() -> Iterator[Microbenchmark]:
 
     for table, rows, width in (
         (1024, 512, 256), (10000, 2048, 64), (512, 4096, 16), (4096, 64, 512), (128, 128, 512),
-        (1000, 8192, 8), (1024, 2048, 512), (50000, 512, 32),
+        (1000, 8192, 8), (1024, 2048, 512), (50000, 512, 32), (12_000, 70_000, 80),
+        (80_000, 100_000, 12),
     ):  # fmt: skip
         arguments = floats(table, width), integers(rows, below=table), floats(rows, width)
         yield case("scatter", "add", add, *arguments)

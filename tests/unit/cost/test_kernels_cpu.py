@@ -206,6 +206,27 @@ def test_rows_of_a_table_lie_as_far_as_the_table_is_large() -> None:
     assert "row.gather_1" not in near and far["row.line"] > 64 * 4
 
 
+def test_rows_that_are_read_again_lie_no_further_than_their_table() -> None:
+    def far(rows: int) -> float:
+        line = f"f32[{rows},64] gather(p0, p1), offset_dims={{1}}, collapsed_slice_dims={{0}}, "
+        line += "start_index_map={0}, index_vector_dim=1, slice_sizes={1,64}"
+        found = units(entry(line, "f32[20000,64]", f"s32[{rows},1]"))
+        return found.get("row.gather_2", 0.0) / rows
+
+    assert far(400_000) < 0.1 < far(40_000)
+
+
+def test_odd_features_with_few_outputs_are_no_vectors() -> None:
+    def odd(inputs: int, outputs: int) -> bool:
+        body = f"  ROOT c = f32[4,16,16,{outputs}] convolution(q0, q1), "
+        body += "window={size=3x3 pad=1_1x1_1}, dim_labels=b01f_01io->b01f"
+        image, kernel = f"f32[4,16,16,{inputs}]", f"f32[3,3,{inputs},{outputs}]"
+        text = fused(body, f"f32[4,16,16,{outputs}]", image, kernel, config=LIBRARY)
+        return "convolution.odd" in units(text)
+
+    assert odd(3, 32) and not odd(3, 64) and not odd(4, 32) and not odd(1, 32)
+
+
 def test_roots_of_what_a_constant_was_added_to_are_vectors() -> None:
     plain = units(fused("  ROOT r = f32[4096] rsqrt(q0)", "f32[4096]", "f32[4096]"))
     assert plain["loop.rsqrt"] == 4096
