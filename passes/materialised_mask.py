@@ -17,7 +17,7 @@ from hlo_lab.passkit.base import AnalysisPass, Example
 from hlo_lab.passkit.context import Context
 from hlo_lab.passkit.finding import Finding, Severity
 from hlo_lab.passkit.folding import Hit, fold, time_severity
-from hlo_lab.passkit.patterns import FREE, HANDING_ON, MOVES, Flow
+from hlo_lab.passkit.patterns import EXPENSIVE, FREE, HANDING_ON, MOVES, Flow
 from hlo_lab.passkit.tracing import definition, kernel
 from hlo_lab.passkit.wording import bytes_text, place_text, seconds_text, times_text
 
@@ -59,6 +59,7 @@ _COSTLY = frozenset((
 ))  # fmt: skip
 _FILLS = frozenset(("broadcast", "constant", "copy"))
 _JOINS = frozenset(("maximum", "add", "or"))  # of what XLA:TPU padded, instead of a concatenate
+_HOIST = ("hoist-invariant",)
 _RATIO = 4  # how often an array is repeated, at least
 
 _LOOP_TEXT = """HloModule m, is_scheduled=true
@@ -210,6 +211,7 @@ class MaterialisedMaskPass(AnalysisPass):
                 f"{seconds_text(group.seconds or 0.0)}{held}{times_text(runs)}{group.times}",
                 severity=severity,
                 advice=advice,
+                remedy=_HOIST if _is_costly_loop(flow, worst) else (),
                 seconds=group.seconds,
                 bytes=group.bytes,
                 context=context,
@@ -261,6 +263,11 @@ class MaterialisedMaskPass(AnalysisPass):
                 saved = whole * part + _apart(context, (made, *again), run)
                 key = f"{Why.JOINED.name} {text}"
                 yield Hit(at, saved, text=f"{part:.0%}", key=key)
+
+
+def _is_costly_loop(flow: Flow, hit: Hit) -> bool:
+    """Whether the rewrite moves it: that leaves what is cheap to make where it is."""
+    return hit.key.startswith(Why.LOOP.name) and bool(flow.contents(hit.at) & EXPENSIVE)
 
 
 def _operands(flow: Flow, at: int) -> Iterator[int]:
