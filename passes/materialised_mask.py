@@ -17,7 +17,7 @@ from hlo_lab.passkit.base import AnalysisPass, Example
 from hlo_lab.passkit.context import Context
 from hlo_lab.passkit.finding import Finding, Severity
 from hlo_lab.passkit.folding import Hit, fold, time_severity
-from hlo_lab.passkit.patterns import EXPENSIVE, FREE, HANDING_ON, MOVES, Flow
+from hlo_lab.passkit.patterns import FREE, HANDING_ON, Flow
 from hlo_lab.passkit.tracing import definition, kernel
 from hlo_lab.passkit.wording import bytes_text, place_text, seconds_text, times_text
 
@@ -25,11 +25,6 @@ from hlo_lab.passkit.wording import bytes_text, place_text, seconds_text, times_
 class Why(enum.Enum):
     """What is written out for nothing: the words, and the advice."""
 
-    LOOP = (
-        "makes {shape} anew in each iteration, though it is always the same",
-        "Make it in front of the loop, and keep XLA from moving it back in: "
-        "mask = jax.lax.optimization_barrier(mask). It then takes its memory throughout.",
-    )
     KEPT = (
         "writes {shape}, of which {part} differs, and keeps it throughout a loop that reads it",
         "Let the loop's body make it from the smaller array. If it is kept for the gradient of a "
@@ -57,45 +52,8 @@ _COSTLY = frozenset((
     "dot", "convolution", "custom-call", "reduce", "sort", "scatter", "gather", "while", "rng",
     "rng-bit-generator", "dynamic-update-slice", "dynamic-slice", "reduce-window", "infeed",
 ))  # fmt: skip
-_FILLS = frozenset(("broadcast", "constant", "copy"))
 _JOINS = frozenset(("maximum", "add", "or"))  # of what XLA:TPU padded, instead of a concatenate
-_HOIST = ("hoist-invariant",)
 _RATIO = 4  # how often an array is repeated, at least
-
-_LOOP_TEXT = """HloModule m, is_scheduled=true
-
-%mask () -> pred[2048,2048] {{
-  %i = s32[2048,2048]{{1,0}} iota(), iota_dimension=0
-  %j = s32[2048,2048]{{1,0}} iota(), iota_dimension=1
-  ROOT %ge = pred[2048,2048]{{1,0}} compare(%i, %j), direction=GE
-}}
-
-%body (s: (s32[], f32[2048,2048])) -> (s32[], f32[2048,2048]) {{
-  %s = (s32[], f32[2048,2048]{{1,0}}) parameter(0)
-  %i = s32[] get-tuple-element(%s), index=0
-  %one = s32[] constant(1)
-  %next = s32[] add(%i, %one)
-  %x = f32[2048,2048]{{1,0}} get-tuple-element(%s), index=1
-  %k = pred[2048,2048]{{1,0}} {mask}, metadata={{op_name="jit(f)/while/body/ge" source_file="model.py" source_line=5}}
-  %y = f32[2048,2048]{{1,0}} select(%k, %x, %x)
-  ROOT %r = (s32[], f32[2048,2048]{{1,0}}) tuple(%next, %y)
-}}
-
-%cond (s: (s32[], f32[2048,2048])) -> pred[] {{
-  %s = (s32[], f32[2048,2048]{{1,0}}) parameter(0)
-  %i = s32[] get-tuple-element(%s), index=0
-  %n = s32[] constant(8)
-  ROOT %lt = pred[] compare(%i, %n), direction=LT
-}}
-
-ENTRY %main (x: f32[2048,2048]) -> f32[2048,2048] {{
-  %x = f32[2048,2048]{{1,0}} parameter(0)
-  %zero = s32[] constant(0)
-  %t = (s32[], f32[2048,2048]{{1,0}}) tuple(%zero, %x)
-  %loop = (s32[], f32[2048,2048]{{1,0}}) while(%t), condition=%cond, body=%body, backend_config={{"known_trip_count":{{"n":"8"}}}}
-  ROOT %y = f32[2048,2048]{{1,0}} get-tuple-element(%loop), index=1
-}}
-"""
 
 _PRODUCT_TEXT = """HloModule m, is_scheduled=true
 
@@ -131,12 +89,12 @@ class MaterialisedMaskPass(AnalysisPass):
     """Masks, tables and repeated arrays that are written out where they need not be.
 
     What it finds
-        Masks and tables of positions that a loop's body makes anew in each iteration, in a
-        kernel of their own; arrays that only repeat a smaller one, or one number, and are kept
-        throughout a loop that reads them (masks and zeros for a gradient, on GPUs); and operands
-        of products that repeat: beside other features in a concatenation, as keys and values
-        of several heads (TPUs; CPUs where memory bounds the product), as a diagonal matrix.
-        The zeros that start the stacked buffers of a scan are the compiler's, and not found.
+        Arrays that only repeat a smaller one, or one number, and are kept throughout a loop
+        that reads them (masks and zeros for a gradient, on GPUs); and operands of products that
+        repeat: beside other features in a concatenation, as keys and values of several heads
+        (TPUs; CPUs where memory bounds the product), as a diagonal matrix. The zeros that start
+        the stacked buffers of a scan are the compiler's, and not found; what a loop makes anew
+        in each iteration is for `repeated-subgraph`.
 
     Why it matters
         Making them costs a kernel, reading them memory, and products multiply what is the same.
@@ -145,36 +103,23 @@ class MaterialisedMaskPass(AnalysisPass):
         ``jnp.concatenate([x, jnp.broadcast_to(y[:, None], x.shape)], -1) @ w``.
 
     What to do
-        Make a mask once in front of the loop, behind ``jax.lax.optimization_barrier`` as XLA
-        moves it back in otherwise; repeat results of products rather than their operands;
-        multiply by a diagonal.
+        Repeat results of products rather than their operands; multiply by a diagonal; add a
+        bias instead of selecting by a mask, where a gradient is taken.
 
     How it is verified
-        Compile again. A causal mask of 2048 x 2048 in each of 4 layers of a scan, tpu:v5e: 7121 to
-        7009 us by the cycles, 98 us estimated; sines of positions in 6 layers, gpu:h100: 253
-        to 243 us by the model, 10 us estimated, tpu:v5e 264 to 188 us by the cycles; XLA:CPU
-        moves them out itself. The gradient of 4 layers of attention with jnp.where, gpu:h100:
-        10.2 to 9.6 ms with a bias, peak 3180 to 2862 MB; on TPUs no effect, so no finding. A
-        repeated half of the features: tpu:v5e 981 to 480 us by the cycles, gpu:h100 503 to
-        264 us by the model, cpu 540 to 262 ms. Keys and values of 4 heads repeated for 32: one
-        query, tpu:v5e 3652 to 212 us by the cycles, cpu 877 to 116 ms; 1024 queries, tpu:v5e
-        2481 to 1643 us. On gpu:h100, and on cpu with 1024 queries, refuted: no finding there.
-        A diagonal of 4096: tpu:v5e 713 to 205 us by the cycles, gpu:h100 498 to 42 us, cpu 816
-        to 12 ms. A mask in the fusion instead of a bias by hand: no difference.
+        Compile again. The gradient of 4 layers of attention with jnp.where, gpu:h100: 10.2 to
+        9.6 ms with a bias, peak 3180 to 2862 MB; on TPUs no effect, so no finding. A repeated
+        half of the features: tpu:v5e 981 to 480 us by the cycles, gpu:h100 503 to 264 us by the
+        model, cpu 540 to 262 ms. Keys and values of 4 heads repeated for 32: one query, tpu:v5e
+        3652 to 212 us by the cycles, cpu 877 to 116 ms; 1024 queries, tpu:v5e 2481 to 1643 us.
+        On gpu:h100, and on cpu with 1024 queries, refuted: no finding there. A diagonal of
+        4096: tpu:v5e 713 to 205 us by the cycles, gpu:h100 498 to 42 us, cpu 816 to 12 ms. A
+        mask in the fusion instead of a bias by hand: no difference.
     """
 
     code: ClassVar[str] = "FUS002"
     name: ClassVar[str] = "materialised-mask"
     examples: ClassVar[tuple[Example, ...]] = (
-        Example(
-            "a mask in each iteration",
-            _LOOP_TEXT.format(mask="fusion(), kind=kLoop, calls=%mask"),
-        ),
-        Example(
-            "a mask that depends on the iteration",
-            _LOOP_TEXT.format(mask="compare(%x, %x), direction=GE"),
-            finds=0,
-        ),
         Example(
             "a repeated half of the features",
             _PRODUCT_TEXT.format(rows="", repeat="broadcast(%y), dimensions={0,2}"),
@@ -211,7 +156,6 @@ class MaterialisedMaskPass(AnalysisPass):
                 f"{seconds_text(group.seconds or 0.0)}{held}{times_text(runs)}{group.times}",
                 severity=severity,
                 advice=advice,
-                remedy=_HOIST if _is_costly_loop(flow, worst) else (),
                 seconds=group.seconds,
                 bytes=group.bytes,
                 context=context,
@@ -219,16 +163,13 @@ class MaterialisedMaskPass(AnalysisPass):
 
     def _hits(self, module: Module, context: Context) -> Iterator[Hit]:
         flow, cost = context.flow, context.cost
-        for at in cost.top_level.nonzero()[0].tolist():
+        kernels = cost.top_level.nonzero()[0].tolist() if context.machine.kind == "gpu" else []
+        for at in kernels:
             shape = flow.shape(at)
-            if not shape.is_array or shape.bytes < self.min_bytes:
+            large = shape.is_array and shape.bytes >= self.min_bytes
+            if not large or flow.opcode(at) in FREE or flow.contents(at) & _COSTLY:
                 continue
-            contents = flow.contents(at)
-            if contents & _COSTLY or flow.opcode(at) in FREE:
-                continue
-            hit = _in_loop(context, at, contents)
-            if hit is None and context.machine.kind == "gpu":
-                hit = _kept(context, at)
+            hit = _kept(context, at)
             if hit is not None:
                 yield hit
         for at in np.nonzero(module.opcode_mask("dot", "convolution", "reduce"))[0].tolist():
@@ -263,11 +204,6 @@ class MaterialisedMaskPass(AnalysisPass):
                 saved = whole * part + _apart(context, (made, *again), run)
                 key = f"{Why.JOINED.name} {text}"
                 yield Hit(at, saved, text=f"{part:.0%}", key=key)
-
-
-def _is_costly_loop(flow: Flow, hit: Hit) -> bool:
-    """Whether the rewrite moves it: that leaves what is cheap to make where it is."""
-    return hit.key.startswith(Why.LOOP.name) and bool(flow.contents(hit.at) & EXPENSIVE)
 
 
 def _operands(flow: Flow, at: int) -> Iterator[int]:
@@ -308,30 +244,6 @@ def _apart(context: Context, made: Sequence[int], run: int) -> float:
     makers = dict.fromkeys(kernel(flow, one) for one in made)
     others = [one for one in makers if one != run and cost.top_level[one]]
     return sum(float(cost.seconds[one] * cost.executions[one]) for one in others)
-
-
-def _in_loop(context: Context, at: int, contents: frozenset[str]) -> Hit | None:
-    """A kernel in a loop's body that no iteration changes."""
-    flow, cost = context.flow, context.cost
-    if contents <= _FILLS or contents <= MOVES:
-        return None
-    computation = flow.computation_of(at)
-    caller = flow.caller(computation)
-    if caller is None or flow.opcode(caller) != "while":
-        return None
-    runs, fewer = float(cost.executions[at]), float(cost.executions[caller])
-    for operand in flow.operands(at):
-        made, _ = flow.origin(operand, (), HANDING_ON)
-        if flow.opcode(made) == "constant":
-            continue
-        large = flow.shape(operand).element_count * _RATIO > flow.shape(at).element_count
-        if flow.computation_of(made) == computation or large:
-            return None  # XLA moves what does not grow out of loops itself
-        fewer = max(fewer, float(cost.executions[made]))
-    if fewer >= runs:
-        return None
-    seconds = float(cost.seconds[at]) * (runs - fewer)
-    return Hit(at, seconds, key=f"{Why.LOOP.name} {flow.shape(at).without_layout()}")
 
 
 def _kept(context: Context, at: int) -> Hit | None:
