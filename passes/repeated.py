@@ -15,7 +15,7 @@ from hlo_lab.passkit.base import AnalysisPass, Example
 from hlo_lab.passkit.context import Context
 from hlo_lab.passkit.finding import Finding
 from hlo_lab.passkit.folding import Group, Hit, fold, time_severity
-from hlo_lab.passkit.patterns import ELEMENTWISE, FREE, HANDING_ON, Flow, Phase, phase
+from hlo_lab.passkit.patterns import ELEMENTWISE, EXPENSIVE, FREE, HANDING_ON, Flow, Phase, phase
 from hlo_lab.passkit.tracing import kernel
 from hlo_lab.passkit.wording import bytes_text, place_text
 
@@ -28,6 +28,8 @@ _MOVES = frozenset(
 _PURE = (
     ELEMENTWISE | HANDING_ON | _HEAVY | _MOVES | {"gather", "reduce", "reduce-window", "scatter"}
 )
+_COSTLY = EXPENSIVE | _HEAVY | {"custom-call", "gather", "reduce", "reduce-window", "scatter"}
+_LARGE = 1 << 16  # bytes of a result that is worth a buffer, however cheap
 _IMPURE = ("rng", "custom-call", "all-", "collective", "reduce-scatter", "send", "recv")
 _RANDOM = ("iota_2x32", "random_", "threefry")
 _FEW = 2.0  # iterations, from which on there is something to save
@@ -196,7 +198,9 @@ def _unchanged(context: Context, loop: int) -> list[int]:
                 same.add(at)
         elif all(one in same for one in operands) and _is_pure(context, at):
             same.add(at)
-            if cost.top_level[at] and flow.contents(at) - _MOVES - FREE:
+            contents = flow.contents(at) - _MOVES - FREE
+            large = flow.shape(at).padded_bytes >= _LARGE
+            if cost.top_level[at] and contents and (large or contents & _COSTLY):
                 found.append(at)
         elif cost.top_level[at]:
             changing.add(_source(flow, at))
