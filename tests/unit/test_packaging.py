@@ -16,7 +16,13 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PASSES = sorted(path.stem for path in (ROOT / "passes").glob("[a-z]*.py"))
-PASS_NAMES = [stem.replace("_", "-") for stem in PASSES]
+PASS_NAMES = [
+    name
+    for stem in PASSES
+    for name in re.findall(
+        r'name: ClassVar\[str\] = "([^"]+)"', (ROOT / "passes" / f"{stem}.py").read_text()
+    )
+]
 
 
 def names(requirements: list[str]) -> set[str]:
