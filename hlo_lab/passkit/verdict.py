@@ -12,10 +12,16 @@ LITTLE = 0.001  # of the device's memory: a peak may grow by so much
 UNPROMISED = 0.01  # share that has to be saved where nothing was promised
 
 
+_CONFIRMED, _REFUTED = VerificationStatus.CONFIRMED, VerificationStatus.REFUTED
+_SLOWER = "slower"
+
+
 def verdict(
     promised: Estimate, time: TimeChange, peak: BeforeAfter | None, capacity: float = 0.0
 ) -> Verification:
     """Judge by what was promised: time, memory, or the larger share of the two.
+
+    Where that is not kept and the other falls by ``UNPROMISED``, it is confirmed and said.
 
     Args:
         promised: of all findings that are verified together.
@@ -27,12 +33,18 @@ def verdict(
     of_time = seconds / time.before if time.before else 0.0
     of_peak = size / peak.before if peak is not None and peak.before else 0.0
     grows = peak is not None and -peak.saved > max(WORSE * peak.before, LITTLE * capacity)
-    by_time = _by_time(time, seconds, grows=grows) if seconds else None
-    by_memory = _by_memory(promised, time, peak, size) if size and peak is not None else None
-    if by_time is not None and by_memory is not None:
-        status, reason, ratio = _by_both(by_time, by_memory, time, peak, of_time >= of_peak)
+    if of_peak > of_time and peak is not None:
+        status, reason, ratio = _by_memory(promised, time, peak, size)
+        least = max(seconds, UNPROMISED / LEAST * time.before)
+        if status is _REFUTED and _by_time(time, least, grows=grows)[0] is _CONFIRMED:
+            status, ratio = _CONFIRMED, seconds / time.saved if seconds else None
+    elif seconds:
+        status, reason, ratio = _by_time(time, seconds, grows=grows)
+        falls = peak is not None and peak.saved >= UNPROMISED * peak.before
+        if status is _REFUTED and reason != _SLOWER and falls:
+            status, ratio = _CONFIRMED, size / peak.saved if size and peak is not None else None
     else:
-        status, reason, ratio = by_time or by_memory or _by_either(time, peak, grows=grows)
+        status, reason, ratio = _by_either(time, peak, grows=grows)
     return Verification(
         status=status,
         seconds=BeforeAfter(time.before, time.after),
@@ -47,25 +59,6 @@ def verdict(
 _Judged = tuple[VerificationStatus, str, float | None]
 
 
-def _by_both(
-    by_time: _Judged,
-    by_memory: _Judged,
-    time: TimeChange,
-    peak: BeforeAfter | None,
-    time_counts: bool,
-) -> _Judged:
-    """By the larger promise; where that is not kept and the other is, by that, and it is said."""
-    confirmed = VerificationStatus.CONFIRMED
-    main, other = (by_time, by_memory) if time_counts else (by_memory, by_time)
-    if main[0] is not VerificationStatus.REFUTED or other[0] is not confirmed:
-        return main
-    assert peak is not None
-    saved = peak.saved / peak.before if time_counts else time.saved / time.before
-    if saved < UNPROMISED:
-        return main
-    return confirmed, main[1], other[2]
-
-
 def _by_time(time: TimeChange, promised: float, *, grows: bool) -> _Judged:
     direction = time.direction(NOISE, LEAST * promised)
     ratio = promised / time.saved if time.saved > 0 else None
@@ -76,7 +69,7 @@ def _by_time(time: TimeChange, promised: float, *, grows: bool) -> _Judged:
             return VerificationStatus.UNDECIDED, "faster, but the peak of memory grows", ratio
         return VerificationStatus.CONFIRMED, "", ratio
     if direction is Direction.SLOWER:
-        return VerificationStatus.REFUTED, "slower", None
+        return VerificationStatus.REFUTED, _SLOWER, None
     if promised < NOISE * time.before:
         reason = f"it promises less than {NOISE:.1%} of the time, which is too little to tell"
         return VerificationStatus.UNDECIDED, reason, ratio
@@ -104,7 +97,7 @@ def _by_either(time: TimeChange, peak: BeforeAfter | None, *, grows: bool) -> _J
     if direction is Direction.UNDECIDED:
         return VerificationStatus.UNDECIDED, time.disagreement, None
     if direction is Direction.SLOWER:
-        return VerificationStatus.REFUTED, "slower", None
+        return VerificationStatus.REFUTED, _SLOWER, None
     falls = peak is not None and peak.saved > UNPROMISED * peak.before
     if direction is Direction.FASTER and grows:
         return VerificationStatus.UNDECIDED, "faster, but the peak of memory grows", None

@@ -34,6 +34,9 @@ SAME = BeforeAfter(1000, 1000)
         (Estimate(0.3, 10), Times(0.7), SAME, CONFIRMED, ""),
         (Estimate(None, 500), Times(1.2), BeforeAfter(1000, 500), UNDECIDED, "takes longer"),
         (Estimate(None, 500), Times(1.01), BeforeAfter(1000, 990), REFUTED, "does not fall"),
+        (Estimate(None, 500), Times(0.9), SAME, CONFIRMED, "the peak of memory does not fall"),
+        (Estimate(0.3), Times(1.0), BeforeAfter(1000, 900), CONFIRMED, "saves no time"),
+        (Estimate(0.3), Times(1.1), BeforeAfter(1000, 900), REFUTED, "slower"),
         (Estimate(None, 0), Times(1.0), SAME, REFUTED, "neither"),
         # a price that was named
         (Estimate(-0.1, 500), Times(1.15), BeforeAfter(1000, 500), CONFIRMED, ""),
