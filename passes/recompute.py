@@ -54,7 +54,8 @@ class RecomputePass(RewritePass):
         ``policy=jax.checkpoint_policies.dots_saveable``, or without one for ``products``.
 
     When it does not pay
-        Where memory is not short and the program is bound by compute.
+        Where memory is not short and the program is bound by compute. Without ``products``
+        nothing changes where only derivatives are stacked, and no product that they come from.
 
     What changes in the numbers
         Nothing but rounding.
@@ -64,9 +65,9 @@ class RecomputePass(RewritePass):
     name: ClassVar[str] = "recompute"
     examples: ClassVar[tuple[RewriteExample, ...]] = (
         RewriteExample(
-            "the derivative of an activation",
-            _program("return x + jnp.tanh(x @ w) ** 3, None"),
-            changes=2,
+            "what is computed from an activation that is stacked too",
+            _program("y = jnp.exp(x @ w) * 1e-9; return x + jnp.sin(y) * y, None"),
+            changes=3,
         ),
         RewriteExample("the product itself", _program("return jnp.sin(x @ w), None"), changes=0),
         RewriteExample(
