@@ -4,6 +4,7 @@ Each is tried on a fixture program that it changes, or else on its own first exa
 TPU and GPU. Nothing runs on a TPU or GPU: time there is the compiler's or the model's estimate.
 
     python benchmarks/rewrites.py --keep results                # resumes where it stopped
+    python benchmarks/rewrites.py --keep results --measure      # calls on this CPU, in pairs
     python benchmarks/rewrites.py --keep results --out docs/rewrite-table.md
 """
 
@@ -44,6 +45,7 @@ PROGRAMS = {
     "recompute": "rewrites.py:deep",
     "depth-first": "rewrites.py:ensemble",
 }
+SECONDS = 1.0  # of calls, where they are timed
 BASES = {"compiler": "compiler's cycles", "model": "model", "structure": "", "numbers": ""}
 
 
@@ -52,6 +54,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--keep", type=Path, required=True, help="folder of results")
+    parser.add_argument("--measure", action="store_true", help="time the fixture programs on CPU")
     parser.add_argument("--out", type=Path, help="write the table there, of what is in --keep")
     options = parser.parse_args()
     options.keep.mkdir(parents=True, exist_ok=True)
@@ -60,18 +63,36 @@ def main() -> None:
     if options.out is not None:
         options.out.write_text("\n".join(page(passes, options.keep)) + "\n")
         return
-    for info in passes:
-        for target in TARGETS:
-            place = options.keep / f"{info.name}.{target.replace(':', '-')}.json"
-            if not place.exists():
-                print(info.name, target, file=sys.stderr, flush=True)
-                place.write_text(json.dumps(tried(info, target, options.keep)))
+    if options.measure:
+        jobs = [(info, "cpu", measured_at(info, options.keep)) for info in passes]
+        jobs = [job for job in jobs if job[0].name in PROGRAMS]
+    else:
+        jobs = [
+            (each, target, kept_at(each, target, options.keep))
+            for each in passes
+            for target in TARGETS
+        ]
+    for info, target, place in jobs:
+        if not place.exists():
+            print(info.name, target, file=sys.stderr, flush=True)
+            place.write_text(json.dumps(tried(info, target, options.keep, options.measure)))
 
 
-def tried(info: PassInfo, target: str, folder: Path) -> dict[str, Any]:
+def kept_at(info: PassInfo, target: str, folder: Path) -> Path:
+    return folder / f"{info.name}.{target.replace(':', '-')}.json"
+
+
+def measured_at(info: PassInfo, folder: Path) -> Path:
+    return folder / f"{info.name}.measured.json"
+
+
+def tried(info: PassInfo, target: str, folder: Path, measure: bool = False) -> dict[str, Any]:
     """The document of ``rewrite``, or why there is none."""
     try:
-        done = rewrite(info.name, program_of(info, folder), target=target).to_dict()
+        program = program_of(info, folder)
+        done = rewrite(
+            info.name, program, target=target, measure=measure, seconds=SECONDS
+        ).to_dict()
     except HloLabError as error:
         return {"error": str(error).splitlines()[0]}
     return {**done, "deltas": done.pop("diff")["deltas"]}
@@ -96,8 +117,9 @@ def page(passes: list[PassInfo], folder: Path) -> Iterator[str]:
     yield ""
     yield (
         f"Written by `benchmarks/rewrites.py` with {versions}. Programs ran on this machine's CPU "
-        "alone, to compare numbers; nothing ran on a TPU or GPU. Times are estimates, by the "
-        "model of the machine or, where it says so, by the cycles of the TPU compiler; the peak "
+        "alone, nothing on a TPU or GPU. A time is measured on one core of it, in pairs of calls, "
+        "where the verdict says so; others are estimates, by the model of the machine or by the "
+        "cycles of the TPU compiler. The peak "
         "is arguments, results and temporaries of the compiled program. A pass that has no "
         "fixture program is tried on its own example, which is small: its times say little."
     )
@@ -106,7 +128,9 @@ def page(passes: list[PassInfo], folder: Path) -> Iterator[str]:
     yield "|---|---|---|---|---|---|---|---|"
     for info in passes:
         for target in TARGETS:
-            place = folder / f"{info.name}.{target.replace(':', '-')}.json"
+            place = kept_at(info, target, folder)
+            if target == "cpu" and measured_at(info, folder).exists():
+                place = measured_at(info, folder)
             if place.exists():
                 yield row(info, target, json.loads(place.read_text()))
 
@@ -115,6 +139,8 @@ def row(info: PassInfo, target: str, found: dict[str, Any]) -> str:
     program = f"`{PROGRAMS.get(info.name, 'its example')}`"
     if "error" in found:
         return f"| `{info.name}` | {program} | {target} | | | {found['error']} | | |"
+    if found["time"] is not None:
+        found = {**found, "basis": "measured"}
     numbers, seconds, peak = found["numbers"], found["seconds"], found["deltas"]["peak_bytes"]
     error = "not run"
     if numbers is not None:
