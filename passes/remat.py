@@ -26,7 +26,8 @@ from hlo_lab.passkit.wording import (
 _CONTROL = frozenset(("while", "conditional", "call", "async-start", "copy-start"))
 _CALLERS = frozenset(("while", "conditional", "call"))
 _PARTS = 2  # source lines that the finding on a loop names
-_REMEDY = "recompute{products=true}"  # a price is that of all it takes, products too
+# a price is that of all it takes, products too, and many small arrays are large together
+_REMEDY = "recompute{products=true,min-bytes=0}"
 _UNSURE = "and XLA:CPU's scheduler often keeps the peak where it was"
 _MAX_CHAIN = 400  # kernels looked at per value; a longer chain counts as not worth it
 

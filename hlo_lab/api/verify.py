@@ -24,6 +24,7 @@ from hlo_lab.cost.judge import Times, time_change
 from hlo_lab.cost.model import cost
 from hlo_lab.errors import ExecutionError, HloLabError
 from hlo_lab.ir.source import user_frame
+from hlo_lab.passkit.base import RewritingPass
 from hlo_lab.passkit.finding import (
     BeforeAfter,
     Estimate,
@@ -105,7 +106,7 @@ def verify_all(analysis: Analysis, catalogue: Mapping[str, PassInfo], effort: Ef
     Nothing that a remedy or the compiler does wrong is raised: it is in the finding.
     """
     begun = time.monotonic()
-    groups, obstacle = _groups(analysis), _obstacle(analysis)
+    groups, obstacle = _groups(analysis, catalogue), _obstacle(analysis)
     if obstacle or not groups:
         return Verified(analysis.findings, obstacle=obstacle)
     findings = list(analysis.findings)
@@ -156,12 +157,13 @@ def _obstacle(analysis: Analysis) -> str:
     return ""
 
 
-def _groups(analysis: Analysis) -> list[_Group]:
+def _groups(analysis: Analysis, catalogue: Mapping[str, PassInfo]) -> list[_Group]:
     """The largest share of the time or of the peak first; what promises nothing last."""
     members: dict[tuple[tuple[str, ...], Place | None], list[int]] = {}
     for number, finding in enumerate(analysis.findings):
         if finding.remedy:
-            members.setdefault((finding.remedy, place_of(finding)), []).append(number)
+            place = None if _is_everywhere(finding.remedy, catalogue) else place_of(finding)
+            members.setdefault((finding.remedy, place), []).append(number)
     groups = [
         _Group(remedy, place, numbers, _sum(analysis.findings[at].estimate for at in numbers))
         for (remedy, place), numbers in members.items()
@@ -173,6 +175,17 @@ def _groups(analysis: Analysis) -> list[_Group]:
         return max((promised.seconds or 0.0) / time_s, (promised.bytes or 0) / peak)
 
     return sorted(groups, key=lambda group: -share(group))
+
+
+def _is_everywhere(remedy: tuple[str, ...], catalogue: Mapping[str, PassInfo]) -> bool:
+    """Whether each of its passes changes the whole program, so that findings share it."""
+    known = [catalogue.get(name.partition("{")[0]) for name in remedy]
+    return all(
+        info is not None
+        and issubclass(info.pass_class, RewritingPass)
+        and info.pass_class.everywhere
+        for info in known
+    )
 
 
 def _sum(estimates: Iterable[Estimate]) -> Estimate:

@@ -138,6 +138,7 @@ class RewritingPass(Pass):
         stage: when; see ``Stage``.
         relative_error: how far results may be off where the pass means to change more than
             the rounding; None for what rounding explains. See ``measure.numbers``.
+        everywhere: it changes the whole program, whatever place it is given.
     """
 
     kind: ClassVar[str] = "rewrite"
@@ -151,6 +152,7 @@ class RewritingPass(Pass):
     example_type: ClassVar[type] = RewriteExample
     examples: ClassVar[tuple[RewriteExample, ...]] = ()
     relative_error: ClassVar[float | None] = None
+    everywhere: ClassVar[bool] = False
     stage: ClassVar[str] = Stage.STABLEHLO
 
 

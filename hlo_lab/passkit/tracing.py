@@ -156,7 +156,7 @@ def updated(flow: Flow, at: int, path: Path = (), within: int | None = None) -> 
             yield one, where
 
 
-def _is_joined(flow: Flow, at: int) -> bool:
+def is_joined(flow: Flow, at: int) -> bool:
     """Whether XLA:TPU joins a value that it fetched from HBM in slices."""
     module = flow.module
     return "ConcatBitcast" in module.attributes[module.attribute[at]].get("custom_call_target", "")
@@ -189,7 +189,7 @@ def _made_from(flow: Flow, at: int, path: Path) -> list[Source]:
             return []
         number, outer = int(flow.module.parameter_number[at]), flow.operands(caller)
         return [(outer[number], path)] if number < len(outer) else []
-    if opcode == "custom-call" and _is_joined(flow, at) and operands:
+    if opcode == "custom-call" and is_joined(flow, at) and operands:
         opcode, operands = flow.opcode(operands[0]), flow.operands(operands[0])
     if opcode in ("copy-done", "slice-done") and operands:  # the first half's shape is a tuple
         return [(one, path) for one in flow.operands(operands[0])[:1]]
@@ -223,7 +223,7 @@ def _copied_from(flow: Flow, at: int) -> list[int]:
         one, other = flow.shape(at), flow.shape(operands[0])
         same = (one.dims, one.minor_to_major) == (other.dims, other.minor_to_major)
         return operands if same and one.dtype == other.dtype else []
-    if opcode == "custom-call" and _is_joined(flow, at):
+    if opcode == "custom-call" and is_joined(flow, at):
         starts = [start for done in operands for start in flow.operands(done)]
         whole = {one for start in starts for one in flow.operands(start)}
         return [*starts, *whole] if len(whole) == 1 else []

@@ -114,6 +114,17 @@ def test_the_best_first_and_what_is_alike_once(analysis: api.Analysis, compiler:
     assert places == [Place("/x/prog.py", 9), Place("/x/prog.py", 6), Place(op_name=other.op_name)]
 
 
+def test_findings_share_what_changes_the_whole_program(
+    analysis: api.Analysis, bundle: Bundle, compiler: Any
+) -> None:
+    asked = compiler(lambda work, target, folder, *_: (copy_of(bundle, folder), None))
+    layouts = [finding(5e-9 * n, "auto-layouts", op_name=str(n)) for n in (1, 2)]
+    done = verified(analysis, *layouts)
+    assert asked == [[("auto-layouts", None)]]
+    first, second = (each.verification for each in done.findings)
+    assert first == second and first.place == MODULE.EVERYWHERE
+
+
 def test_the_place_of_a_finding() -> None:
     library = Frame("/v/site-packages/flax/linear.py", 3)
     assert place_of(finding(source=(library, Frame("m.py", 7)))) == Place("m.py", 7)
