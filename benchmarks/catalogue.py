@@ -6,18 +6,21 @@ give findings alone: nothing compiles them again.
 
     python benchmarks/catalogue.py --keep results                  # resumes where it stopped
     python benchmarks/catalogue.py --target tpu:v5e fixtures/programs/rewrites.py:sample
+    python benchmarks/catalogue.py --keep results --kept --corpus --out docs/catalogue-table.md
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import json
 import re
 import statistics
 import subprocess
 import sys
 import tempfile
-from collections import Counter, defaultdict
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,14 +30,16 @@ from hlo_lab.errors import HloLabError
 from hlo_lab.ir.files import read_module
 from hlo_lab.ir.platform import platform_of
 from hlo_lab.passkit.context import Context
-from hlo_lab.passkit.discovery import discover
+from hlo_lab.passkit.discovery import BUNDLED, bundled_folder, discover, folder_passes
 from hlo_lab.passkit.pipeline import run_passes
 from hlo_lab.passkit.selection import select_passes
 
 ROOT = Path(__file__).resolve().parents[1]
 CORPUS = ROOT.parent / "shared" / "corpus"
+MEASURED = "measured"  # the folder, in that of the documents, of analyses with --measure
 TARGETS = ("cpu", "tpu:v5e", "gpu:h100")
 NAMED = re.compile(r"^(\w+)\.example_args\b", re.M)  # else a file's train_step
+STATUSES = ("confirmed", "refuted", "undecided", "failed", "not_tried")
 LEFT_OUT = ("sharded.py", "train.py")  # for several devices; a script
 
 
@@ -104,46 +109,120 @@ def corpus_hits() -> Counter[str]:
     return hits
 
 
-def tell(reference: str, target: str, document: dict[str, Any]) -> None:
-    """A line for each finding that was tried."""
-    for finding in document["findings"]:
-        found = finding["verification"]
-        if not finding["remedy"]:
-            continue
-        text = f"{reference} {target} {finding['code']} {found['status']}"
-        for name, scale, unit in (("seconds", 1e6, "us"), ("peak_bytes", 1e-6, "MB")):
-            if found[name] is not None:
-                both = (found[name][side] * scale for side in ("before", "after"))
-                text += f", {' -> '.join(f'{one:.5g}' for one in both)} {unit}"
-        estimate = finding["estimate"]
-        text += f" (estimated {(estimate['seconds'] or 0) * 1e6:.4g} us, {estimate['bytes']} B"
-        ratio = found["ratio"]
-        text += f"; ratio {ratio:.3g})" if ratio else ")"
-        print(f"{text} {found['basis']} {found['reason']}".rstrip(), flush=True)
+def line_of(finding: dict[str, Any]) -> str:
+    """What became of a finding that was tried."""
+    found, estimate = finding["verification"], finding["estimate"]
+    text = f"{finding['code']} {found['status']}"
+    for name, scale, unit in (("seconds", 1e6, "us"), ("peak_bytes", 1e-6, "MB")):
+        if found[name] is not None:
+            both = (found[name][side] * scale for side in ("before", "after"))
+            text += f", {' -> '.join(f'{one:.5g}' for one in both)} {unit}"
+    if found["basis"]:
+        text += f" ({found['basis']})"
+    saved = [f"{estimate['seconds'] * 1e6:.4g} us"] if estimate["seconds"] else []
+    saved += [f"{estimate['bytes'] / 1e6:.4g} MB"] if estimate["bytes"] else []
+    text += f", estimated {' and '.join(saved)}" if saved else ", nothing promised"
+    return f"{text}: {found['reason']}" if found["reason"] else text
 
 
-def table(rules: dict[str, Rule]) -> None:
+@dataclass
+class Tried:
+    """What was analysed, and what is to be said of it beside the figures."""
+
+    done: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    doubtful: list[str] = field(default_factory=list)
+    measured: list[str] = field(default_factory=list)
+
+    def add(self, reference: str, target: str, document: dict[str, Any] | None) -> None:
+        name = f"{reference.removeprefix('fixtures/programs/')} {target}"
+        (self.missing if document is None else self.done).append(name)
+        for finding in document["findings"] if document is not None else ():
+            if not finding["remedy"]:
+                continue
+            line = f"{name} {line_of(finding)}"
+            print(line, flush=True)
+            if finding["verification"]["status"] != "confirmed":
+                self.doubtful.append(line)
+            if finding["verification"]["basis"] == "measured":
+                self.measured.append(line)
+
+
+def whole(rules: dict[str, Rule]) -> Rule:
+    """All rules as one."""
+    found = Rule()
+    for rule in rules.values():
+        found.statuses += rule.statuses
+        found.hits += rule.hits
+        found.corpus += rule.corpus
+        found.with_remedy += rule.with_remedy
+        found.ratios += rule.ratios
+    return found
+
+
+HEADS = ("rule", "hits", "corpus", "verifiable", *STATUSES, "precision", "ratio")
+
+
+def rows(rules: dict[str, Rule]) -> Iterator[list[str]]:
     """One row per rule, and one of all."""
-    row = "{:<8}{:>6}{:>8}{:>10}{:>9}{:>10}{:>8}{:>7}{:>10}{:>8}"
-    heads = "rule hits corpus verifiable confirmed refuted undecided failed precision ratio"
-    print(row.format(*(head[:9] for head in heads.split())))
-    whole = Rule()
-    for code, rule in sorted(rules.items()):
-        print(_row(row, code, rule))
-        whole.statuses += rule.statuses
-        whole.hits += rule.hits
-        whole.corpus += rule.corpus
-        whole.with_remedy += rule.with_remedy
-        whole.ratios += rule.ratios
-    print(_row(row, "all", whole))
+    for name, rule in [*sorted(rules.items()), ("all", whole(rules))]:
+        counts = [rule.hits, rule.corpus, rule.with_remedy]
+        counts += [rule.statuses[status] for status in STATUSES]
+        precision = "" if rule.precision is None else f"{rule.precision:.2f}"
+        ratio = f"{statistics.median(rule.ratios):.2f}" if rule.ratios else ""
+        yield [name, *map(str, counts), precision, ratio]
 
 
-def _row(row: str, name: str, rule: Rule) -> str:
-    counts = rule.statuses
-    decided = ["" if rule.precision is None else f"{rule.precision:.2f}"]
-    ratio = f"{statistics.median(rule.ratios):.2f}" if rule.ratios else ""
-    tried = [counts[status] for status in ("confirmed", "refuted", "undecided", "failed")]
-    return row.format(name, rule.hits, rule.corpus, rule.with_remedy, *tried, *decided, ratio)
+def page(rules: dict[str, Rule], tried: Tried) -> Iterator[str]:
+    """The lines of docs/catalogue-table.md."""
+    every = whole(rules)
+    decided = every.statuses["confirmed"] + every.statuses["refuted"]
+    ratios = sorted(every.ratios)
+    versions = ", ".join(
+        f"{name} {importlib.metadata.version(name)}" for name in ("jax", "jaxlib", "libtpu")
+    )
+    yield "# How the catalogue's advice holds"
+    yield ""
+    yield (
+        f"Written by `benchmarks/catalogue.py` with {versions}: `analyze --verify` on "
+        f"{len(tried.done)} pairs of a fixture program and a target ({', '.join(TARGETS)}). "
+        "Nothing ran on a TPU or GPU: there a verdict rests on the compiler's cycles and the "
+        "model, on cpu on the model, and the numbers of the changed program were compared on this "
+        "machine's CPU."
+    )
+    yield ""
+    yield (
+        f"**{every.statuses['confirmed']} of {decided} decided are confirmed, precision "
+        f"{every.precision or 0:.2f}; estimated over verified saving is "
+        f"{statistics.median(ratios or [0]):.2f} in the median** ({ratios[0]:.2f} to "
+        f"{ratios[-1]:.2f} over {len(ratios)}, {sum(0.5 <= one <= 2 for one in ratios)} of them "
+        "within a factor of two)."
+    )
+    yield ""
+    yield (
+        "Hits are findings on fixture programs, corpus those on public HLO files, which are not "
+        "compiled again; verifiable are hits that name a rewrite. Findings of one program at "
+        "one place, or of a rewrite that changes the whole program, share a verdict and are "
+        "counted each. Programs were made for many of the rules, so this says that advice holds "
+        "where it was meant to be given, and little of programs at large."
+    )
+    yield ""
+    yield f"| {' | '.join(HEADS)} |"
+    yield "|---" * len(HEADS) + "|"
+    for row in rows(rules):
+        yield f"| {' | '.join(row)} |"
+    yield ""
+    yield from _remarks("Not confirmed", tried.doubtful)
+    yield from _remarks("Measured on this machine, as the model sees no difference", tried.measured)
+    yield from _remarks("Left out, for the time that compiling takes", tried.missing)
+
+
+def _remarks(title: str, lines: Sequence[str]) -> Iterator[str]:
+    if lines:
+        yield f"{title}:"
+        yield ""
+        yield from (f"- {line}" for line in lines)
+        yield ""
 
 
 def main() -> None:
@@ -152,24 +231,58 @@ def main() -> None:
     parser.add_argument("--target", action="append", help="cpu, tpu:v5e and gpu:h100 by default")
     parser.add_argument("--keep", type=Path, help="folder of the documents, to go on from")
     parser.add_argument("--budget", type=float, default=180.0, help="seconds of one program")
+    parser.add_argument("--kept", action="store_true", help="only what is in --keep")
+    parser.add_argument("--out", type=Path, help="write the page there")
     parser.add_argument("--corpus", action="store_true", help="public HLO files too")
     given = parser.parse_args()
-    rules: dict[str, Rule] = defaultdict(Rule)
+    rules = {
+        info.code: Rule()
+        for info in folder_passes(bundled_folder(), BUNDLED)
+        if info.kind == "analysis"
+    }
+    tried = Tried()
     with tempfile.TemporaryDirectory() as scratch:
         keep = given.keep or Path(scratch)
         keep.mkdir(parents=True, exist_ok=True)
         for reference in references(given.programs):
             for target in given.target or TARGETS:
-                name = f"{reference}-{target}".replace("/", "_").replace(":", "_")
-                words = [reference, "--target", target, "--verify", "--budget", str(given.budget)]
-                document = analyzed(words, keep / f"{name}.json")
-                if document is not None:
-                    tell(reference, target, document)
-                    for finding in document["findings"]:
-                        rules[finding["code"]].add(finding)
+                document = document_of(reference, target, keep, given)
+                tried.add(reference, target, document)
+                for finding in document["findings"] if document is not None else ():
+                    rules[finding["code"]].add(finding)
         for code, count in corpus_hits().items() if given.corpus else ():
             rules[code].corpus += count
-    table(rules)
+    for row in [[*HEADS], *rows(rules)]:
+        print("".join(f"{cell:>11}" for cell in row))
+    if given.out is not None:
+        given.out.write_text("\n".join(page(rules, tried)).rstrip() + "\n")
+
+
+def document_of(
+    reference: str, target: str, keep: Path, given: argparse.Namespace
+) -> dict[str, Any] | None:
+    """An analysis that is kept, else one that is made now; what was measured stands first."""
+    name = f"{reference}-{target}".replace("/", "_").replace(":", "_") + ".json"
+    if given.kept and not (keep / name).exists():
+        return None
+    words = [reference, "--target", target, "--verify", "--budget", str(given.budget)]
+    document = analyzed(words, keep / name)
+    measured = keep / MEASURED / name
+    if document is None or not measured.exists():
+        return document
+    by_time = {_identity(one): one for one in json.loads(measured.read_text())["findings"]}
+    findings = [_measured(one, by_time.get(_identity(one))) for one in document["findings"]]
+    return {**document, "findings": findings}
+
+
+def _identity(finding: dict[str, Any]) -> tuple[str, ...]:
+    return (finding["code"], *finding["remedy"])
+
+
+def _measured(finding: dict[str, Any], by_time: dict[str, Any] | None) -> dict[str, Any]:
+    if by_time is None or by_time["verification"]["basis"] != "measured":
+        return finding
+    return {**finding, "verification": by_time["verification"]}
 
 
 if __name__ == "__main__":

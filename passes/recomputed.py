@@ -15,7 +15,7 @@ from hlo_lab.ir.module import Module
 from hlo_lab.passkit.base import AnalysisPass, Example
 from hlo_lab.passkit.context import Context
 from hlo_lab.passkit.finding import Finding
-from hlo_lab.passkit.folding import Hit, fold, time_severity
+from hlo_lab.passkit.folding import Hit, fold, share, time_severity
 from hlo_lab.passkit.patterns import EXPENSIVE, Phase, phase
 from hlo_lab.passkit.tracing import kernel
 from hlo_lab.passkit.wording import counted, place_text, times_text
@@ -95,11 +95,15 @@ class RecomputedPass(AnalysisPass):
         Example("the same functions of other values", _TWICE.format(other="y"), finds=0),
     )
 
+    min_share: float = 0.001  # of the step's time
+
     def run(self, module: Module, context: Context) -> Iterator[Finding]:
         """Yield a finding per source line."""
         if not module.is_scheduled or module.warnings or context.machine.kind == "cpu":
             return
         for group in fold(context, _hits(module, context)):
+            if share(context, group.seconds) < self.min_share:
+                continue
             worst = group.worst
             runs = float(context.cost.executions[kernel(context.flow, worst.at)])
             yield self.finding(

@@ -404,7 +404,8 @@ class _Search:
                 continue
             source, shown = update
             stays[source] = None
-            if flow.opcode(source[0]) not in FREE:
+            # what a TPU keeps in its vector memory takes nothing of the peak
+            if flow.opcode(source[0]) not in FREE and not flow.shape(user).memory_space:
                 members.append((user, source[0], shown))
         kept = 0
         for user, made, shown in members:

@@ -12,6 +12,19 @@ import pytest
 
 PROGRAMS = Path(__file__).resolve().parents[2] / "fixtures" / "programs"
 NAMES = {
+    "advice": [
+        "lookup",
+        "one_by_one",
+        "invariant",
+        "several",
+        "narrowed",
+        "cast_again",
+        "folded",
+        "padded",
+        "diagonal",
+        "odd",
+        "returned",
+    ],
     "embedding": ["train_step", "train_step_sparse"],
     "gpt": [
         "train_step",
