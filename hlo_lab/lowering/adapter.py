@@ -685,6 +685,12 @@ def computed_on_absent_device(error: Exception) -> bool:
     return isinstance(error, AttributeError) and "Executable' object" in str(error)
 
 
+def lacks_mesh(error: Exception) -> bool:
+    """Whether JAX wanted a mesh in context, as bare PartitionSpecs do, and there was none."""
+    said = str(error).lower()
+    return "requires a non-empty mesh in context" in said or "mesh cannot be empty" in said
+
+
 def allow_host_callbacks() -> None:
     """Let JAX compile host callbacks (``debug.print``, ``pure_callback``) for absent devices.
 

@@ -61,6 +61,13 @@ def shapes(mesh):
 from_mesh.example_args = shapes
 
 
+def bare_from_mesh(w, x):
+    return bare(w, x)
+
+
+bare_from_mesh.example_args = shapes
+
+
 def prints(x):
     jax.debug.print("sum {}", x.sum())
     return x * 2

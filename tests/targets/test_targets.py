@@ -48,6 +48,7 @@ def test_a_plain_program_is_compiled_for_one_device(dump: Dump, target: str, pro
     [
         ("bare", None, "f32[128,256]"),
         ("from_mesh", None, "f32[128,256]"),
+        ("bare_from_mesh", None, "f32[128,256]"),
         ("two_axes", "data=2,model=2", "f32[256,128]"),
     ],
 )

@@ -42,6 +42,17 @@ class Call:
         leaves = jax.tree_util.tree_leaves((self.args, self.kwargs))
         return any(getattr(leaf, "sharding", None) is not None for leaf in leaves)
 
+    @property
+    def mesh(self) -> Any:
+        """The mesh that an argument is sharded on; None where none is."""
+        import jax
+
+        for leaf in jax.tree_util.tree_leaves((self.args, self.kwargs)):
+            sharding = getattr(leaf, "sharding", None)
+            if isinstance(sharding, jax.sharding.NamedSharding):
+                return sharding.mesh
+        return None
+
     def on(self, device: Any) -> Call:
         """The call with every array on one device."""
         import jax

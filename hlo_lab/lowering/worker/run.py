@@ -460,8 +460,19 @@ class _Worker:
         if devices.axes is not None:
             return lower_in(devices.mesh)
         if call.is_sharded or not self.target.is_ahead_of_time:
-            # the arguments say where they are
-            return lower_in(None)
+            # the arguments say where they are, and the program may set a mesh itself
+            try:
+                return lower_in(None)
+            except Exception as error:
+                if not adapter.lacks_mesh(error):
+                    raise
+            mesh = call.mesh or devices.mesh
+            if mesh.size == 1:
+                self.notes.append(
+                    f"the program's PartitionSpecs split nothing on {self.target}'s one device: "
+                    f"name several, such as --target cpu:8"
+                )
+            return lower_in(mesh)
         several = len(devices.devices) > 1
         note = f"the program has no shardings: compiled for one device of {self.target}"
         try:

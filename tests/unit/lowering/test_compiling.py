@@ -90,6 +90,49 @@ def test_a_mesh_on_the_cpu(write: Write, tmp_path: Path) -> None:
         lowering.dump(f"{file}:step", out=tmp_path / "out", target="cpu:4", mesh="data=8")
 
 
+@pytest.mark.parametrize("program", ["bare", "named", "own_axes", "mapped"])
+def test_bare_specs_have_a_mesh_without_asking(write: Write, tmp_path: Path, program: str) -> None:
+    file = write(
+        "specs.py",
+        """
+        import jax, jax.numpy as jnp
+        from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
+
+        def bare(x):
+            return jax.grad(lambda x: jax.lax.with_sharding_constraint(x**2, P("data")).sum())(x)
+
+        bare.example_args = (jax.ShapeDtypeStruct((8, 8), jnp.float32),)
+
+        def named(x):
+            return bare(x)
+
+        def shapes(mesh):
+            split = NamedSharding(mesh, P("data"))
+            return jax.ShapeDtypeStruct((8, 8), jnp.float32, sharding=split)
+
+        named.example_args = shapes
+
+        def own_axes(x):
+            return jax.lax.with_sharding_constraint(x * 2, P("own"))
+
+        def own_shapes(mesh):
+            return shapes(mesh).update(sharding=NamedSharding(Mesh(mesh.devices, "own"), P("own")))
+
+        own_axes.example_args = own_shapes
+
+        def mapped(x):
+            return jax.shard_map(lambda x: x * 2, in_specs=P("data"), out_specs=P("data"))(x)
+
+        mapped.example_args = bare.example_args
+        """,
+    )
+    bundle = lowering.dump(f"{file}:{program}", out=tmp_path / "out", target="cpu:4")
+    assert "f32[2,8]" in bundle.text("hlo-after") and bundle.manifest["notes"] == []
+    if program == "bare":
+        alone = lowering.dump(f"{file}:{program}", out=tmp_path / "alone")
+        assert "split nothing" in str(alone.manifest["notes"])
+
+
 def test_a_memory_limit(programs: Path, tmp_path: Path) -> None:
     assert resident_bytes(2**22) == 0
     with pytest.raises((ProgramError, CompilerError), match=r"--memory-limit"):
