@@ -116,6 +116,7 @@ class Analysis:
             "peak_bytes": memory.peak_bytes,
             "estimated_s": self.cost.total_seconds,
             "overlapped_s": self.overlapped_seconds,
+            "overlapped_by_bound": self.critical_path.by_bound,
             "recomputed": {
                 "flops": self.recomputed.flops,
                 "bytes": self.recomputed.bytes,
