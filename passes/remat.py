@@ -267,7 +267,10 @@ class RematPass(AnalysisPass):
             severity=Severity.WARNING if context.memory.scheduled else Severity.NOTE,
             advice=(
                 "Wrap the body: jax.lax.scan(jax.checkpoint(body, prevent_cse=False), ...); "
-                "try policy=jax.checkpoint_policies.dots_saveable beside it, and compile both."
+                "try policy=jax.checkpoint_policies.dots_saveable beside it, and compile both. "
+                "The whole body is then computed again, which costs the estimate's time; "
+                f"`hlo-lab rewrite '{_REMEDY}'`, which is what --verify tries, computes again "
+                "only what the loop stacks, where it can: its figures are not those of the wrapping."
             ),
             remedy=(_REMEDY,),
             seconds=-seconds,

@@ -375,7 +375,10 @@ def analyze(
     codes = frozenset(info.code for info in catalogue.values())
     if fail_on is not None:
         parse_fail_on(fail_on, codes)
-    if budget is not None and (not verify or budget <= 0):
+    given = {"--budget": budget is not None, "--show-refuted": show_refuted}
+    for option in (name for name, is_given in given.items() if is_given and not verify):
+        raise UseError(f"{option} needs --verify")
+    if budget is not None and budget <= 0:
         raise UseError("--budget is the seconds, above 0, that --verify may take")
     options: dict[str, Any] = {
         "args": args,

@@ -149,8 +149,8 @@ def _obstacle(analysis: Analysis) -> str:
     bundle = analysis.loaded.bundle
     if bundle is None:
         return (
-            f"{analysis.loaded.label}: advice is verified by compiling the program again, and "
-            "this is not one: name the program, or a bundle that `hlo-lab dump` wrote"
+            f"{analysis.loaded.label}: advice is verified by compiling again from StableHLO, and "
+            "HLO is analysed as it is: verify the program, its bundle or its StableHLO"
         )
     if "stablehlo" not in bundle.stages:
         return f"{analysis.loaded.label}: the bundle has no StableHLO to compile again"
@@ -311,13 +311,13 @@ class _Bench:
 
         target = Target.parse(self.before.target)
         if _CALLS_PYTHON.search(self.before.text("stablehlo")):
-            return None, "its numbers were not compared: it calls Python, which is not there"
+            return None, _not_compared("it calls Python, which is not there")
         free = available_bytes()
         needed = COPIES * max(peak.before, peak.after) * (target.devices or 1) if peak else 0
         if free is not None and needed > free:
-            return None, "its numbers were not compared: the program is too large for this machine"
+            return None, _not_compared("the program is too large for this machine")
         if self.left <= 0:
-            return None, f"its numbers were not compared: {NO_TIME}"
+            return None, _not_compared(NO_TIME)
         count = target.devices or 1
         there = str(target)
         if target.is_ahead_of_time:
@@ -330,8 +330,8 @@ class _Bench:
             _, run = work.compile(there, folder / "run", seconds, 1 if seconds else 0)
         except HloLabError as error:
             why = NO_TIME if self.left <= 0 else f"on {there}, {_line(error)}"
-            return None, f"its numbers were not compared: {why}"
-        return run, "" if run is not None else "its numbers were not compared: it does not fit"
+            return None, _not_compared(why)
+        return run, "" if run is not None else _not_compared("it does not fit")
 
     def _peak(self, after: Bundle) -> BeforeAfter | None:
         sides = [compiled_memory(each) for each in (self.before, after)]
@@ -370,6 +370,10 @@ def _other_compiler(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
                 f"{new[name]}: dump it again"
             )
     return ""
+
+
+def _not_compared(why: str) -> str:
+    return f"numbers not compared ({why})"
 
 
 def _line(error: Exception) -> str:

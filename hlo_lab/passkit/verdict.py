@@ -7,6 +7,7 @@ from hlo_lab.passkit.finding import BeforeAfter, Estimate, Verification, Verific
 
 NOISE = 0.001  # share of the time, or of the peak, that a compiler's mood may move
 LEAST = 0.1  # of what was promised has to be there
+LEAST_PRICED = 0.5  # of the memory, where the promise of it names a price in time
 WORSE = 0.05  # share by which the other figure may grow
 LITTLE = 0.001  # of the device's memory: a peak may grow by so much
 UNPROMISED = 0.01  # share that has to be saved where nothing was promised
@@ -21,7 +22,8 @@ def verdict(
 ) -> Verification:
     """Judge by what was promised: time, memory, or the larger share of the two.
 
-    Where that is not kept and the other falls by ``UNPROMISED``, it is confirmed and said.
+    Where that is not kept and the other falls by ``UNPROMISED``, it is confirmed and said; but
+    memory that was promised at a price in time has to come, most of it.
 
     Args:
         promised: of all findings that are verified together.
@@ -36,7 +38,11 @@ def verdict(
     if of_peak > of_time and peak is not None:
         status, reason, ratio = _by_memory(promised, time, peak, size)
         least = max(seconds, UNPROMISED / LEAST * time.before)
-        if status is _REFUTED and _by_time(time, least, grows=grows)[0] is _CONFIRMED:
+        if (
+            status is _REFUTED
+            and not _price(promised)
+            and _by_time(time, least, grows=grows)[0] is _CONFIRMED
+        ):
             status, ratio = _CONFIRMED, seconds / time.saved if seconds else None
     elif seconds:
         status, reason, ratio = _by_time(time, seconds, grows=grows)
@@ -57,6 +63,11 @@ def verdict(
 
 
 _Judged = tuple[VerificationStatus, str, float | None]
+
+
+def _price(promised: Estimate) -> float:
+    """Seconds that the advice is said to cost."""
+    return max(-(promised.seconds or 0.0), 0.0)
 
 
 def _by_time(time: TimeChange, promised: float, *, grows: bool) -> _Judged:
@@ -85,8 +96,11 @@ def _by_memory(promised: Estimate, time: TimeChange, peak: BeforeAfter, size: in
             reason = f"it promises less than {NOISE:.1%} of the peak, which is too little to tell"
             return VerificationStatus.UNDECIDED, reason, ratio
         return VerificationStatus.REFUTED, "the peak of memory does not fall", None
-    price = max(-(promised.seconds or 0.0), 0.0) / time.before if time.before else 0.0
-    if time.direction(WORSE + 2 * price) is Direction.SLOWER:
+    price = _price(promised)
+    if price and peak.saved < LEAST_PRICED * size:
+        return VerificationStatus.UNDECIDED, "it frees less than half of what was promised", ratio
+    share = price / time.before if time.before else 0.0
+    if time.direction(WORSE + 2 * share) is Direction.SLOWER:
         return VerificationStatus.UNDECIDED, "it frees memory, but takes longer", ratio
     return VerificationStatus.CONFIRMED, "", ratio
 

@@ -29,6 +29,7 @@ def saving(estimate: Estimate) -> str:
 
 
 _MOST = 0.9
+_MANY = 9.95  # times; without decimals from there
 _BASES = {
     "measured": " measured",
     "compiler": " by the compiler's cycles",
@@ -36,20 +37,26 @@ _BASES = {
 }
 
 
-def verified(verification: Verification) -> str:
-    """``confirmed by recompiling: 2.0 ms -> 1.0 ms per call by our model, ...``.
+def verified(finding: Finding) -> str:
+    """``confirmed by `drop-pairs`: 2.0 ms -> 1.0 ms per call by our model, ...``.
 
-    Empty when not tried, unless there is a reason to say.
+    The passes are those that were applied, which may be less than what was advised. Empty when
+    not tried, unless there is a reason to say.
     """
-    status, reason = verification.status, clean(verification.reason)
+    found = finding.verification
+    status, reason = found.status, clean(found.reason)
     if status is VerificationStatus.NOT_TRIED:
         return f"not verified: {reason}" if reason else ""
+    tried = " and ".join(f"`{clean(name)}`" for name in finding.remedy)
     if status is VerificationStatus.FAILED:
-        return f"could not be verified: {reason}"
-    parts = [reason] if reason else []
-    parts += [*figures(verification), *_compared(verification)]
-    parts += ["rewritten everywhere"] if verification.place == "everywhere" else []
-    return f"{status} by recompiling" + (f": {', '.join(parts)}" if parts else "")
+        return f"could not be verified by {tried}: {reason}"
+    head, parts = f"{status} by {tried}", [reason] if reason else []
+    if status is VerificationStatus.CONFIRMED and not found.agrees:
+        # before the figures: it is less sure
+        head, parts = ", ".join([f"{head} in time and memory alone", *parts]), []
+    parts += [*figures(found), *_compared(found)]
+    parts += ["rewritten everywhere"] if found.place == "everywhere" else []
+    return head + (f": {', '.join(parts)}" if parts else "")
 
 
 def figures(verification: Verification) -> list[str]:
@@ -75,11 +82,11 @@ def _covered(verification: Verification) -> str:
 
 
 def _compared(verification: Verification) -> list[str]:
-    parts = (
-        []
-        if verification.ratio is None
-        else [f"promised {verification.ratio:.2g} times what it saves"]
-    )
+    parts = []
+    if verification.ratio:
+        share = 1 / verification.ratio
+        times = f"{share:#.2g}" if share < _MANY else f"{share:,.0f}"
+        parts.append(f"saved {times}x of what was promised")
     return parts + (["numbers agree"] if verification.agrees else [])
 
 

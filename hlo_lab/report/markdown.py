@@ -84,7 +84,7 @@ def _finding(finding: Finding, advice: str) -> Iterator[str]:
         details.append(f"op_name {where.op_name}")
     if advice:
         details.append(f"what to do: {advice}")
-    check = verified(finding.verification)
+    check = verified(finding)
     if check:
         details.append(check)
     for detail in details:

@@ -12,7 +12,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import TextIO
 
-from hlo_lab.passkit.finding import Finding
+from hlo_lab.passkit.finding import Finding, Verification, VerificationStatus
 from hlo_lab.report.document import (
     Block,
     Column,
@@ -29,9 +29,16 @@ PIPED_WIDTH = 80
 _NARROWEST = (12, 8, 5)  # what an elided column keeps; the next where that is too much
 _FAVOUR = 16  # columns that a source line may be wider than a name
 _MARKS = {"confirmed": "ok", "refuted": "no"}
+_UNSURE = "??"
 _STYLES = {"note": "cyan", "warning": "yellow", "error": "bold red"}
 
 Line = list[tuple[str, str]]  # (text, rich style) side by side
+
+
+def _mark(verification: Verification) -> str:
+    """``ok`` is for what is sure: confirmed, with the numbers compared."""
+    is_sure = verification.agrees or verification.status is not VerificationStatus.CONFIRMED
+    return _MARKS.get(verification.status, _UNSURE) if is_sure else _UNSURE
 
 
 def render(report: Report, stream: TextIO | None = None) -> None:
@@ -154,9 +161,9 @@ def _finding(finding: Finding, width: int, advice: str) -> Iterator[Line]:
         details.append(("op", elide(clean(where.op_name), width - 7)))
     if advice:
         details.append(("do", advice))
-    check = verified(finding.verification)
+    check = verified(finding)
     if check:
-        details.append((_MARKS.get(finding.verification.status, "??"), check))
+        details.append((_mark(finding.verification), check))
     for label, text in details:
         for number, line in enumerate(_wrapped(text, width, " " * 7)):
             yield [("    ", ""), (f"{label} ", "dim"), *line[1:]] if number == 0 else line

@@ -165,7 +165,7 @@ def test_refuted_advice_is_hidden_and_does_not_fail_a_gate(folder: Path) -> None
     assert all(len(line) <= 80 for line in done.stdout.splitlines())
     done = run(*args, "--show-refuted", cwd=folder)
     assert done.returncode == 0, done.stderr
-    assert "no refuted by recompiling: the results are not those" in done.stdout
+    assert "no refuted by `swap{old=sort}`: the results are not those" in done.stdout
     assert "hidden" not in done.stdout
 
 
@@ -188,7 +188,7 @@ def test_a_file_has_nothing_to_compile_again(folder: Path) -> None:
     done = run("m.hlo", "--verify", "--pass", "full-sort", cwd=folder)
     assert done.returncode == 0
     text = " ".join(done.stdout.split())
-    assert "Not verified: m.hlo: advice is verified by compiling the program again" in text
+    assert "Not verified: m.hlo: advice is verified by compiling again from StableHLO" in text
 
 
 def test_measured(folder: Path) -> None:
@@ -203,8 +203,18 @@ def test_measured(folder: Path) -> None:
     assert finding["verification"]["agrees"] is True
 
 
-@pytest.mark.parametrize("args", [("--budget", "3"), ("--verify", "--budget", "0")])
-def test_a_budget_is_for_verification(folder: Path, args: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("args", "problem"),
+    [
+        (("--budget", "3"), "--budget needs --verify"),
+        (("--show-refuted",), "--show-refuted needs --verify"),
+        (
+            ("--verify", "--budget", "0"),
+            "--budget is the seconds, above 0, that --verify may take",
+        ),
+    ],
+)
+def test_options_of_verification(folder: Path, args: tuple[str, ...], problem: str) -> None:
     done = run("prog.py:f", *args, cwd=folder)
     assert done.returncode == 2
-    assert "--budget is the seconds, above 0, that --verify may take" in done.stderr
+    assert problem in done.stderr

@@ -199,7 +199,7 @@ def test_numbers_that_cannot_be_compared_are_named(
     assert found.verification.status is VerificationStatus.CONFIRMED
     assert found.verification.agrees is None
     assert found.verification.reason == (
-        "its numbers were not compared: on cpu, it has no kernel for a CPU"
+        "numbers not compared (on cpu, it has no kernel for a CPU)"
     )
     monkeypatch.setattr(MODULE, "available_bytes", lambda: 1)
     (found,) = verified(analysis, finding(1e-9)).findings
@@ -215,4 +215,7 @@ def test_without_a_bundle_there_is_an_obstacle(analysis: api.Analysis) -> None:
     assert verified(analysis, replace(finding(), remedy=())) == MODULE.Verified(analysis.findings)
     analysis.loaded.bundle = None
     for findings in ([finding(1e-6)], []):
-        assert "name the program, or a bundle" in verified(analysis, *findings).obstacle
+        assert (
+            "verify the program, its bundle or its StableHLO"
+            in verified(analysis, *findings).obstacle
+        )

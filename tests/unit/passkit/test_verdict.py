@@ -40,6 +40,10 @@ SAME = BeforeAfter(1000, 1000)
         (Estimate(None, 0), Times(1.0), SAME, REFUTED, "neither"),
         # a price that was named
         (Estimate(-0.1, 500), Times(1.15), BeforeAfter(1000, 500), CONFIRMED, ""),
+        # which only memory makes good, most of it
+        (Estimate(-0.1, 500), Times(0.9), SAME, REFUTED, "the peak of memory does not fall"),
+        (Estimate(-0.1, 500), Times(0.9), BeforeAfter(1000, 800), UNDECIDED, "less than half"),
+        (Estimate(0.1, 500), Times(1.0), BeforeAfter(1000, 800), CONFIRMED, ""),
         # nothing promised
         (Estimate(), Times(0.9), SAME, CONFIRMED, ""),
         (Estimate(), Times(1.0), BeforeAfter(1000, 900), CONFIRMED, ""),

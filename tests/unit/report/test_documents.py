@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -84,9 +85,16 @@ def report() -> Report:
     )
     shown = (
         finding(),
-        finding(severity=Severity.ERROR, verification=confirmed),
-        finding(verification=refuted),
-        finding(verification=Verification(VerificationStatus.FAILED, reason="it crashed")),
+        finding(severity=Severity.ERROR, verification=confirmed, remedy=("swap{old=sort}",)),
+        finding(
+            verification=replace(confirmed, agrees=None, reason="numbers not compared (no time)"),
+            remedy=("swap", "drop-pairs"),
+        ),
+        finding(verification=refuted, remedy=(HOSTILE,)),
+        finding(
+            verification=Verification(VerificationStatus.FAILED, reason="it crashed"),
+            remedy=("swap",),
+        ),
         finding(verification=Verification(reason="the budget was spent")),
         finding(message=HOSTILE, where=Where(), advice="", estimate=Estimate()),
     )
