@@ -24,6 +24,8 @@ NAMES = {
         "diagonal",
         "odd",
         "returned",
+        "attend",
+        "layers",
     ],
     "embedding": ["train_step", "train_step_sparse"],
     "gpt": [
