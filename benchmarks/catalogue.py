@@ -217,7 +217,8 @@ def page(rules: dict[str, Rule], tried: Tried) -> Iterator[str]:
         "changes the whole program, share one. Programs were made for many of the rules, and "
         "rules were corrected by what was refuted on these programs, so this says that advice "
         "holds where it was meant to be given, and less of programs at large. A row without "
-        "hits is a rule that needs what is not here: several devices (SHD001, SHD002) or a captured script (CMP002)."
+        "hits is a rule that needs what is not here: several devices (SHD001, SHD002) or a "
+        "captured script (CMP002)."
     )
     yield ""
     yield f"| {' | '.join(HEADS)} |"
