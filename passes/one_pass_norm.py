@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -21,7 +22,19 @@ def f(x, scale):
 def example_args():
     return jax.ShapeDtypeStruct((32, 256), jnp.float32), jax.ShapeDtypeStruct((256,), jnp.float32)
 """
-_OFF = capture("off", op("subtract", capture("x"), op("broadcast_in_dim", capture("mean"))))
+_BATCH_NORM = """
+import jax
+import jax.numpy as jnp
+
+def f(x, scale):
+    SPREAD
+    return (x - mean) * jax.lax.rsqrt(variance + 1e-5) * scale
+
+def example_args():
+    shape = jax.ShapeDtypeStruct((4, 8, 8, 8), jnp.float32)
+    return shape, jax.ShapeDtypeStruct((8,), jnp.float32)
+"""
+_OFF = capture("off", op("subtract", capture("x"), capture("mean")))
 
 
 def _adds(reduce: Op) -> bool:
@@ -31,14 +44,9 @@ def _adds(reduce: Op) -> bool:
     )
 
 
-_SQUARES = (op("chlo.square", _OFF), op("multiply", _OFF, capture("off")))
-_VARIANCES = tuple(
-    op(
-        "divide",
-        capture("sum", op("broadcast_in_dim", capture("total", op("reduce", each, where=_adds)))),
-        capture("count"),
-    )
-    for each in _SQUARES
+_SUMS = tuple(
+    op("reduce", square, where=_adds)
+    for square in (op("chlo.square", _OFF), op("multiply", _OFF, capture("off")))
 )
 
 
@@ -47,8 +55,9 @@ class OnePassNormPass(RewritePass):
     """A variance by the mean of squares, in one pass over the values.
 
     What it rewrites
-        ``mean((x - mean(x)) ** 2)`` to ``mean(x ** 2) - mean(x) ** 2``, not below zero, where
-        both means are over the same dimensions and those are kept.
+        The sum of ``(x - mean(x)) ** 2``, which a variance divides, to ``sum(x ** 2) -
+        sum(x) * mean(x)``, not below zero, where all are over the same dimensions, one or several
+        (``jnp.var`` too).
 
     Why it matters
         Both sums can be made while the values are read once; the other form has to wait for
@@ -84,40 +93,71 @@ class OnePassNormPass(RewritePass):
             _PROGRAM.replace("VARIANCE", "jnp.square(x - mean).mean(0, keepdims=True)"),
             changes=0,
         ),
+        RewriteExample(
+            "batch norm, in one line",
+            _BATCH_NORM.replace("SPREAD", "mean, variance = x.mean((0, 1, 2)), x.var((0, 1, 2))"),
+            has=("maximum",),
+        ),
+        RewriteExample(
+            "batch norm by hand",
+            _BATCH_NORM.replace(
+                "SPREAD",
+                "mean = x.mean((0, 1, 2)); variance = ((x - mean) ** 2).mean((0, 1, 2))",
+            ),
+            has=("maximum",),
+        ),
+        RewriteExample(
+            "around the means of other channels",
+            _BATCH_NORM.replace(
+                "SPREAD",
+                "mean = x.mean((0, 1, 2))[:, None]; variance = ((x - mean) ** 2).mean((0, 1, 2))",
+            ),
+            changes=0,
+        ),
     )
 
     def rewrite(self, module: Rewriter) -> None:
-        """Replace each variance."""
-        for match in (each for pattern in _VARIANCES for each in module.matches(pattern)):
-            x, mean, count = match["x"], match["mean"], match["count"]
-            total = match.op("total")
-            if not _is_mean(mean, x, total, count):
+        """Replace each sum of squared deviations."""
+        for match in (each for pattern in _SUMS for each in module.matches(pattern)):
+            x, squared = match["x"], match.root
+            total = _total(match["mean"], x, tuple(squared.attribute("dimensions")))
+            if total is None:
                 continue
-            build = module.before(match.root)
-            squares = build.elementwise("multiply", x, x)
-            summed = build.copy(total, squares, total.operands[1])
-            kept = build.copy(match.op("sum"), summed)
-            square_mean = build.elementwise("divide", kept, count)
-            variance = build.elementwise(
-                "subtract", square_mean, build.elementwise("multiply", mean, mean)
+            build = module.before(squared)
+            squares = build.copy(squared, build.elementwise("multiply", x, x), squared.operands[1])
+            count = build.full_like(total, _count(x, tuple(squared.attribute("dimensions"))))
+            mean = build.elementwise("divide", total, count)
+            spread = build.elementwise(
+                "subtract", squares, build.elementwise("multiply", total, mean)
             )
-            least = build.full_like(variance, 0)
-            module.replace(match.root, build.elementwise("maximum", variance, least))
+            least = build.full_like(spread, 0)
+            module.replace(squared, build.elementwise("maximum", spread, least))
 
 
-def _is_mean(mean: Value, x: Value, total: Op, count: Value) -> bool:
-    """Whether it is the mean of ``x`` over the dimensions that ``total`` sums."""
-    divide = mean.op
-    if divide is None or divide.name != "divide" or count.splat is None:
-        return False
-    spread, number = divide.operands
-    if number.splat != count.splat or spread.op is None or mean.shape != count.shape:
-        return False
-    reduce = spread.op.operands[0].op if spread.is_a("broadcast_in_dim") else None
-    return (
-        reduce is not None
-        and reduce.name == "reduce"
-        and reduce.operands[0] == x
-        and _adds(reduce)
-        and reduce.attribute("dimensions") == total.attribute("dimensions")
+def _total(mean: Value, x: Value, dimensions: tuple[int, ...]) -> Value | None:
+    """The sum of ``x`` of which ``mean``, as wide as ``x``, is the mean; None for any other."""
+    value, is_divided = mean, False
+    places = tuple(range(x.rank))  # dimensions of x that the value's are
+    while (made := value.op) is not None:
+        if made.name == "broadcast_in_dim":
+            places = tuple(places[one] for one in made.attribute("broadcast_dimensions"))
+        elif made.name == "divide" and made.operands[1].splat == _count(x, dimensions):
+            if is_divided:
+                return None
+            is_divided = True
+        else:
+            break
+        value = made.operands[0]
+    is_total = (
+        made is not None
+        and made.name == "reduce"
+        and made.operands[0] == x
+        and _adds(made)
+        and tuple(made.attribute("dimensions")) == dimensions
+        and places == tuple(one for one in range(x.rank) if one not in dimensions)
     )
+    return value if is_total and is_divided else None
+
+
+def _count(x: Value, dimensions: tuple[int, ...]) -> int:
+    return math.prod(x.shape[one] for one in dimensions)

@@ -30,8 +30,8 @@ class SortToTopKPass(RewritePass):
     """A sort of which few elements are taken, as a top-k.
 
     What it rewrites
-        Ascending sorts along the last dimension, with or without the positions that
-        ``argsort`` wants, where everything that takes the result takes its first or its last
+        Sorts along the last dimension, with or without the positions that ``argsort`` wants
+        (``descending`` or not), where everything that takes the result takes its first or its last
         elements, at most ``most`` of them (a share of the length).
 
     Why it matters
@@ -44,9 +44,11 @@ class SortToTopKPass(RewritePass):
         Short dimensions, and many elements taken. Some compilers make a sort of it again.
 
     What changes in the numbers
-        Nothing, but for NaNs whose sign bit is set, which a top-k takes for the smallest.
+        Nothing, but for NaNs whose sign bit is set, which a top-k takes for the smallest, and
+        for zeros: a top-k takes -0 for less than 0, a sort for the same.
         Positions of the last elements are left alone unless ``any_order_of_ties``: of equal
-        elements ``argsort`` has the later ones last, a top-k the earlier ones first.
+        elements ``argsort`` has the later ones last, a top-k the earlier ones first (as
+        ``argsort(x, descending=True)`` has them).
     """
 
     code: ClassVar[str] = "TOP001"
@@ -78,6 +80,17 @@ class SortToTopKPass(RewritePass):
         ),
         RewriteExample("the median", _program("jnp.sort(x)[:, 256]"), changes=0),
         RewriteExample("along rows", _program("jnp.sort(x, axis=0)[:1]"), changes=0),
+        RewriteExample(
+            "where the largest are, of equal ones the first",
+            _program("jnp.argsort(jnp.round(jnp.abs(x)), descending=True)[:, :10]"),
+            has=("chlo.top_k",),
+            lacks=("sort",),
+        ),
+        RewriteExample(
+            "where the smallest are, of equal ones the last",
+            _program("jnp.argsort(x, descending=True)[:, -4:]"),
+            changes=0,
+        ),
         RewriteExample("where the largest are", _program("jnp.argsort(x)[:, -4:]"), changes=0),
     )
 
@@ -111,14 +124,17 @@ class SortToTopKPass(RewritePass):
                     ends.append(end)
         if not ends or len({end.largest for end in ends}) > 1:
             return None
-        ambiguous = ends[0].largest and any(not end.is_key for end in ends)
+        # of equal elements a stable sort has the earlier ones first: not at its end, unless it
+        # was given them last first
+        first = ends[0].largest == _is_turned(sort)
+        ambiguous = not first and any(not end.is_key for end in ends)
         if ambiguous and not self.any_order_of_ties:
             return None
         return ends if max(end.stop for end in ends) <= self.most * length else None
 
     def _replace(self, module: Rewriter, sort: Op, ends: list[_End]) -> None:
         build = module.before(sort)
-        key, largest = sort.operands[0], ends[0].largest
+        key, largest = _straight(sort.operands[0], _is_turned(sort)), ends[0].largest
         count = max(end.stop for end in ends)
         values, positions = build.top_k(key if largest else _opposite(build, key), count)
         if not largest:
@@ -189,7 +205,7 @@ def _sorts(sort: Op) -> bool:
         return False
     if len(operands) == 1:
         return True
-    iota = operands[1].op
+    iota = _straight(operands[1], _is_turned(sort)).op
     return (
         len(operands) == 2
         and iota is not None
@@ -197,6 +213,20 @@ def _sorts(sort: Op) -> bool:
         and operands[1].dtype == "i32"
         and iota.attribute("iota_dimension") == operands[1].rank - 1
     )
+
+
+def _is_turned(sort: Op) -> bool:
+    """Whether all that it sorts is given last first, as ``argsort(x, descending=True)`` does."""
+    last = sort.operands[0].rank - 1
+    made = [value.op for value in sort.operands]
+    return len(made) > 1 and all(
+        op is not None and op.name == "reverse" and op.attribute("dimensions") == (last,)
+        for op in made
+    )
+
+
+def _straight(value: Value, is_turned: bool) -> Value:
+    return value.op.operands[0] if is_turned and value.op is not None else value
 
 
 def _opposite(build: Builder, value: Value) -> Value:

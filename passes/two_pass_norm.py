@@ -73,7 +73,8 @@ class TwoPassNormPass(AnalysisPass):
 
     How it is verified
         Compile again with one pass. 8192 x 4096 f32 on tpu:v5e: 2.23 to 1.22 million cycles,
-        0.67 ms saved by the cycles, 0.49 ms by the model, 0.39 ms estimated. On cpu no
+        0.67 ms saved by the cycles, 0.49 ms by the model, 0.39 ms estimated. Batch
+        norm of 8 x 112 x 112 x 64 after a convolution: 545 to 387 us by the cycles. On cpu no
         difference (28.1 ms by the model).
     """
 
