@@ -49,7 +49,7 @@ class Analysis:
         findings: worst first.
         failures: a pass that raised, with the file and line.
         passes: names of the passes that ran, failed ones included.
-        codes: the codes of every pass there is, by which ``fails_on`` checks its argument.
+        codes: the codes of every analysis pass there is, by which ``fails_on`` checks its argument.
         top: rows of ``to_dict``'s and ``to_report``'s tables.
         limit: findings that ``to_report`` shows; ``to_dict`` has all.
         measured: the module's measured times beside its estimates; None where it was not run.
@@ -313,8 +313,8 @@ def parse_fail_on(levels: str, known: frozenset[str]) -> tuple[Severity | None, 
             severity = Severity.parse(part)
         except ValueError:
             raise UseError(
-                f"--fail-on {part!r}: neither note, warning, error nor the code of a pass "
-                f"({', '.join(sorted(known))})"
+                f"--fail-on {part!r}: neither note, warning, error nor the code of an analysis "
+                f"pass, which `hlo-lab passes list` shows"
             ) from None
         lowest = severity if lowest is None else min(lowest, severity)
     if lowest is None and not codes:
@@ -372,7 +372,7 @@ def analyze(
 
     catalogue = discover(passes_dirs)
     chosen = select_passes(passes, catalogue)
-    codes = frozenset(info.code for info in catalogue.values())
+    codes = frozenset(info.code for info in catalogue.values() if info.kind == "analysis")
     if fail_on is not None:
         parse_fail_on(fail_on, codes)
     given = {"--budget": budget is not None, "--show-refuted": show_refuted}

@@ -10,13 +10,14 @@ from typing import Any
 from hlo_lab.ir.module import Module
 from hlo_lab.passkit import documentation
 from hlo_lab.passkit.base import AnalysisPass, Example, RewritingPass
-from hlo_lab.passkit.discovery import discover
+from hlo_lab.passkit.discovery import BUNDLED, discover
 from hlo_lab.passkit.loading import PassInfo, check_class
 from hlo_lab.passkit.options import options_of
 from hlo_lab.passkit.selection import find_pass
 from hlo_lab.passkit.testing import ExampleResult, Trial, run_examples
 from hlo_lab.passkit.wording import counted
 from hlo_lab.report.document import Column, KeyValues, Paragraph, Report, Section, Table
+from hlo_lab.report.names import short_path
 
 SCHEMA = "hlo-lab/passes"
 SCHEMA_VERSION = 1
@@ -132,12 +133,18 @@ def list_document(infos: Sequence[PassInfo]) -> dict[str, Any]:
 
 
 def list_report(infos: Sequence[PassInfo]) -> Report:
-    """A table of passes."""
-    columns = (Column("code"), Column("name"), Column("summary", elide="middle"), Column("origin"))
+    """A table of passes; where each comes from, unless all are bundled."""
+    columns = [Column("code"), Column("name"), Column("summary", elide="wrap")]
+    columns.append(Column("origin", elide="middle"))
+    shown = 4 if any(one.origin != BUNDLED for one in infos) else 3
     sections = []
     for kind, title in (("analysis", "Find something"), ("rewrite", "Rewrite programs")):
-        rows = [(one.code, one.name, one.summary, one.origin) for one in infos if one.kind == kind]
-        sections += [Section(title, (Table(columns, rows),))] * bool(rows)
+        rows = [
+            (one.code, one.name, one.summary, short_path(one.origin))[:shown]
+            for one in infos
+            if one.kind == kind
+        ]
+        sections += [Section(title, (Table(columns[:shown], rows),))] * bool(rows)
     return Report("passes", sections=tuple(sections))
 
 

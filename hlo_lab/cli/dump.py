@@ -13,6 +13,7 @@ from hlo_lab.cli.common import (
     MemoryLimit,
     Mesh,
     Python,
+    Quiet,
     Target,
     TimeLimit,
     XlaFlags,
@@ -103,6 +104,7 @@ def dump(
     time_limit: TimeLimit = TIME_LIMIT,
     memory_limit: MemoryLimit = None,
     force: Force = False,
+    quiet: Quiet = False,
 ) -> None:
     """Compile a program and keep each stage: jaxpr, StableHLO, HLO before and after.
 

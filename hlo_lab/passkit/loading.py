@@ -141,7 +141,7 @@ def _import(path: Path) -> ModuleType:
     except (Exception, SystemExit) as error:
         sys.modules.pop(name, None)
         frames = traceback.extract_tb(error.__traceback__)
-        lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+        lines = [frame.lineno for frame in frames if frame.filename == spec.origin]
         line = lines[-1] if lines and lines[-1] else 1
         text = str(error).strip().split("\n")[0]
         raise InputError(

@@ -15,7 +15,7 @@ from hlo_lab.passkit.finding import Finding
 class Column:
     """A table's column. ``elide`` says what may be left out of a cell that is too long:
     ``""`` nothing, ``"middle"`` of a name, ``"source"`` the function and the path of a
-    source line."""
+    source line, ``"wrap"`` nothing of a sentence, which goes on in the next line."""
 
     title: str
     right: bool = False

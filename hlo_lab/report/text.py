@@ -6,6 +6,7 @@ rich only puts the colours on a terminal.
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 import textwrap
@@ -108,9 +109,21 @@ def _table(table: Table, width: int) -> Iterator[Line]:
     widths = _column_widths(table.columns, rows, width)
     yield [("  " + _cells([c.title for c in table.columns], table.columns, widths), "dim")]
     for row in rows:
-        yield [("  " + _cells(row, table.columns, widths), "")]
+        for line in _stacked(row, table.columns, widths):
+            yield [("  " + _cells(line, table.columns, widths), "")]
     if table.note:
         yield from _wrapped(table.note, width, "  ", "dim")
+
+
+def _stacked(
+    row: Sequence[str], columns: Sequence[Column], widths: Sequence[int]
+) -> Iterator[tuple[str, ...]]:
+    """A row's lines: several where a cell is wrapped."""
+    cells = [
+        textwrap.wrap(cell, width, break_on_hyphens=False) if column.elide == "wrap" else [cell]
+        for cell, column, width in zip(row, columns, widths, strict=True)
+    ]
+    return itertools.zip_longest(*cells, fillvalue="")
 
 
 def _cells(row: Sequence[str], columns: Sequence[Column], widths: Sequence[int]) -> str:

@@ -33,6 +33,13 @@ def test_list(tmp_path: Path) -> None:
         assert codes == sorted(codes)
         assert known <= set(codes)
     assert all(len(line) <= 80 for line in done.stdout.splitlines())
+    listed = " ".join(done.stdout.split())
+    assert "A whole sort of which only the first or last few elements are used" in listed
+    assert "bundled" not in listed
+    run("new", "mine", cwd=tmp_path)
+    lines = run("list", "--passes-dir", tmp_path, cwd=tmp_path).stdout.splitlines()
+    assert any(" mine " in line and line.endswith("  .") for line in lines)
+    assert any(line.endswith("  bundled") for line in lines)
 
 
 def test_list_as_json(tmp_path: Path) -> None:
@@ -113,3 +120,6 @@ def test_a_broken_pass_file_names_file_and_line(tmp_path: Path) -> None:
     done = run("list", "--passes-dir", tmp_path, cwd=tmp_path)
     assert done.returncode == 2
     assert f"{tmp_path / 'bad.py'}:2: syntax error" in done.stderr
+    (tmp_path / "bad.py").write_text("x = 1\nimport nothing_of_this_name\n")
+    done = run("list", "--passes-dir", ".", cwd=tmp_path)
+    assert "bad.py:2: importing the pass file raised ModuleNotFoundError" in done.stderr

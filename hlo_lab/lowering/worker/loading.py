@@ -140,13 +140,17 @@ class StaticValue:
         return repr(self.value)
 
 
+_SHOWN = 5  # names of those there are, in an error
+
+
 def _attribute(owner: Any, name: str, where: str) -> Any:
     try:
         return getattr(owner, name)
     except AttributeError:
         known = [each for each in dir(owner) if _is_program(owner, each)]
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
-        hint = f"; it has {', '.join(known[:5])}" if known else ""
+        more = f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else ""
+        hint = f"; it has {', '.join(known[:_SHOWN])}{more}" if known else ""
         hint = f"; did you mean {', '.join(near)}?" if near else hint
         raise NotFoundError(f"{where} has no {name!r}{hint}") from None
 

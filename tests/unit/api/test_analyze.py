@@ -287,7 +287,7 @@ def test_fail_on(passes_dir: Path, levels: str, count: int) -> None:
     assert len(analysis.fails_on(levels)) == count
 
 
-@pytest.mark.parametrize("levels", ["", "warn", "TAN901", "error,,nope"])
+@pytest.mark.parametrize("levels", ["", "warn", "TAN901", "error,,nope", "TOP001"])
 def test_a_fail_on_that_names_nothing(passes_dir: Path, levels: str) -> None:
     with pytest.raises(UseError, match="--fail-on"):
         api.analyze("never-read", passes_dirs=[passes_dir], fail_on=levels)

@@ -59,6 +59,8 @@ def test_no_such_file_module_or_name(fails: Fails, write: Write) -> None:
     assert "has no 'stepp'; did you mean step" in str(error)
     file = write("imports.py", "import jax.numpy as jnp\nfrom math import tan\ndef f(): return 1.0")
     assert str(fails(f"{file}:jn")).endswith("has no 'jn'; it has f")
+    file = write("many.py", "\n".join(f"def f{number}(): return 1.0" for number in range(7)))
+    assert str(fails(f"{file}:other")).endswith("; it has f0, f1, f2, f3, f4 and 2 more")
 
 
 def test_not_something_to_call(fails: Fails) -> None:
