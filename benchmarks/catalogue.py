@@ -45,12 +45,16 @@ LEFT_OUT = ("sharded.py", "train.py")  # for several devices; a script
 
 @dataclass
 class Rule:
-    """What one rule's findings came to; ``ratios`` are estimated over verified savings."""
+    """What one rule's findings came to; ``ratios`` are estimated over verified savings.
+
+    ``compared`` are the confirmed of which the numbers were compared, and agreed.
+    """
 
     statuses: Counter[str] = field(default_factory=Counter)
     hits: int = 0
     with_remedy: int = 0
     corpus: int = 0
+    compared: int = 0
     ratios: list[float] = field(default_factory=list)
 
     @property
@@ -61,6 +65,7 @@ class Rule:
     def judge(self, verification: dict[str, Any]) -> None:
         """Count a verdict, once for all findings that share it."""
         self.statuses[verification["status"]] += 1
+        self.compared += verification["status"] == "confirmed" and verification["agrees"] is True
         if verification["status"] == "confirmed" and verification["ratio"]:
             self.ratios.append(verification["ratio"])
 
@@ -168,6 +173,7 @@ def whole(rules: dict[str, Rule]) -> Rule:
         found.corpus += rule.corpus
         found.with_remedy += rule.with_remedy
         found.ratios += rule.ratios
+        found.compared += rule.compared
     return found
 
 
@@ -207,7 +213,7 @@ def page(rules: dict[str, Rule], tried: Tried) -> Iterator[str]:
         f"{every.precision or 0:.2f}; estimated over verified saving is "
         f"{statistics.median(ratios or [0]):.2f} in the median** ({ratios[0]:.2f} to "
         f"{ratios[-1]:.2f} over {len(ratios)}, {sum(0.5 <= one <= 2 for one in ratios)} of them "
-        "within a factor of two)."
+        f"within a factor of two). The numbers of {every.compared} were compared and agree."
     )
     yield ""
     yield (
@@ -227,7 +233,9 @@ def page(rules: dict[str, Rule], tried: Tried) -> Iterator[str]:
         yield f"| {' | '.join(row)} |"
     yield ""
     yield from _remarks("Not confirmed", tried.doubtful)
-    yield from _remarks("Measured on this machine, as the model sees no difference", tried.measured)
+    yield from _remarks(
+        "Judged by measuring on this machine, where the model alone sees no saving", tried.measured
+    )
     yield from _remarks("Left out, for the time that compiling takes", _by_program(tried.missing))
 
 
