@@ -32,7 +32,7 @@ def analyze(folder: Path, *words: str, **options: object) -> subprocess.Complete
 
 
 def test_formats(folder: Path) -> None:
-    text = analyze(folder, "m.hlo")
+    text = analyze(folder, "m.hlo", "-q")  # on a slow machine it says what it does
     assert text.returncode == 0 and text.stderr == ""
     assert "Peak memory, by source line" in text.stdout and "\x1b" not in text.stdout
     assert max(map(len, text.stdout.splitlines())) <= 80
