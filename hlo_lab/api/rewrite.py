@@ -121,6 +121,8 @@ class Rewrite:
         if self.agrees is False:
             return Verdict.WRONG, Basis.NUMBERS
         memory = self.comparison.result.deltas["peak_bytes"]
+        if not self.changes:
+            return Verdict.NO_EFFECT, Basis.STRUCTURE
         same = self.comparison.verdict in (Change.IDENTICAL, Change.EQUIVALENT)
         if same and memory["before"] == memory["after"]:  # else another schedule
             return Verdict.NO_EFFECT, Basis.STRUCTURE
@@ -219,7 +221,8 @@ def rewrite(
         progress: told what is going on.
 
     Raises:
-        UseError: no such pass or option, or times asked for a device that is not here.
+        UseError: no such pass or option, no operation at the place, or times asked for a device
+            that is not here.
         InputError: a broken pass file, no such program, inputs that do not fit.
         PassError: a pass raised, or left a module that is not valid.
         ProgramError, CompilerError: a program or the compiler failed.

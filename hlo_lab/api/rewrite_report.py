@@ -39,9 +39,10 @@ def report(rewrite: Rewrite) -> Report:
         sections.append(Section("Numbers", _numbers(rewrite, rewrite.run)))
         if rewrite.run["time"] is not None:
             sections.append(Section("Measured", [_time(rewrite.run)]))
-    sections.append(Section("Operations of StableHLO", [_ops(rewrite.ops)]))
-    diff = diff_report(rewrite.comparison).sections
-    sections += [section for section in diff if section.title != "Notes"]
+    if rewrite.changes:
+        sections.append(Section("Operations of StableHLO", [_ops(rewrite.ops)]))
+        diff = diff_report(rewrite.comparison).sections
+        sections += [section for section in diff if section.title != "Notes"]
     notes = [Paragraph(note) for note in rewrite.notes]
     notes += [Paragraph(note, "warning") for note in rewrite.comparison.notes]
     if notes:
@@ -59,6 +60,8 @@ def _verdict(rewrite: Rewrite) -> str:
     if verdict is Verdict.WRONG:
         return f"{verdict}: the results are not those of the original"
     same = {True: "", False: "", None: "; numbers not compared"}[rewrite.agrees]
+    if not rewrite.changes:
+        return f"{verdict}: nothing to rewrite"
     if basis is Basis.STRUCTURE:
         return f"{verdict}: the compiler makes the same of both{same}"
     change = rewrite.change

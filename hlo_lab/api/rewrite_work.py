@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hlo_lab.passkit.rewriting import PassSpec
 
 _NO_KERNEL = "UNIMPLEMENTED"  # XLA's word
+_NOT_RUN = "the program does not fit: it was not run"
 Progress = Callable[[str], None]
 
 
@@ -46,8 +47,11 @@ class Work:
                     raise
                 bundle, _ = self.compile(str(target), folder / "target")
                 return bundle, None, [f"the numbers were not compared: on {target}, {error}"]
-            return bundle, run, [] if run else ["the program does not fit: it was not run"]
+            is_idle = run is None and not _changes(bundle)
+            return bundle, run, [] if run or is_idle else [_NOT_RUN]
         bundle, _ = self.compile(str(target), folder / "target")
+        if not _changes(bundle):
+            return bundle, None, []
         count = target.devices or 1
         there = f"cpu:{count}" if count > 1 else "cpu"
         note = f"numbers are from {there}: no {target} is here"
@@ -91,3 +95,8 @@ class Work:
         if not result.exists():
             return bundle, None
         return bundle, {**json.loads(result.read_text()), "target": target}
+
+
+def _changes(bundle: Bundle) -> int:
+    """How often the passes replaced something; nothing is run where they did not."""
+    return sum(each["changes"] for each in bundle.manifest["rewritten"]["passes"])

@@ -102,16 +102,19 @@ class TimeChange:
         """
         if self.doubt:
             return Direction.UNDECIDED
-        # estimates that do not contradict; of a measurement all of the interval
+        # estimates that do not contradict; of a measurement all of the interval, for the same too
         margin = -noise if self.basis is Basis.MEASURED else noise
         saved = self.saved >= max(least, noise * self.before) and self.ratio < 1
         if saved and self.high <= 1 + margin:
             return Direction.FASTER
         if self.ratio > 1 + noise and self.low >= 1 - margin:
             return Direction.SLOWER
-        if self.low < 1 - noise and self.high > 1 + noise:
-            return Direction.UNDECIDED
-        return Direction.SAME
+        if self.basis is Basis.MEASURED:
+            band = max(noise, least / self.before if self.before else 0.0)
+            is_same = self.low >= 1 - band and self.high <= 1 + band
+        else:
+            is_same = self.low >= 1 - noise or self.high <= 1 + noise
+        return Direction.SAME if is_same else Direction.UNDECIDED
 
     @property
     def disagreement(self) -> str:
@@ -120,7 +123,7 @@ class TimeChange:
             return self.doubt
         low, high = f"{self.low:.3g}", f"{self.high:.3g}"
         if self.basis is Basis.MEASURED:
-            return f"measured, it takes between {low} and {high} times as long"
+            return f"measured, it takes between {low} and {high} times as long, too noisy to tell"
         return f"the compiler's cycles and our model disagree: {low} and {high} times as long"
 
 

@@ -12,6 +12,7 @@ from hlo_lab.ir.source import Frame, user_frame
 from hlo_lab.passkit import mlir
 
 T = TypeVar("T")
+_SHOWN = 3  # lines in an error
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,19 @@ class Place:
             lambda raw: mlir.name_and_place(raw.location)[0],
             lambda raw: mlir.frames(raw.location),
         )
+
+    def check(self, operations: Iterable[Any]) -> None:
+        """Raises ``UseError``, with lines that do, where no MLIR operation is from here."""
+        every = list(operations)
+        if not self.file or self.select(every):
+            return
+        frames = (user_frame(mlir.frames(raw.location)) for raw in every)
+        lines = dict.fromkeys((each.file, each.line) for each in frames if each is not None)
+        own = [(file, line) for file, line in lines if _ends_with(file, self.file)]
+        near = sorted(own, key=lambda one: abs(one[1] - self.line)) or list(lines)
+        shown = ", ".join(f"{PurePath(file).name}:{line}" for file, line in near[:_SHOWN])
+        hint = f"; there are some from {shown}" if shown else ", which has no source lines"
+        raise UseError(f"no operation of the program is from {self}{hint}")
 
     def choose(
         self,

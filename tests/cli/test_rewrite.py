@@ -65,16 +65,20 @@ def test_two_passes_as_text_and_the_module(folder: Path) -> None:
 
 def test_at_one_source_line(folder: Path) -> None:
     line = PROGRAM.splitlines().index("    return jnp.sort(x)[:, -8:] + jax.nn.sigmoid(x[:, :8])")
-    for at, changes, verdict in ((line + 1, 1, "faster"), (line, 0, "no effect")):
-        where = f"prog.py:{at}"
-        done = run("sort-to-top-k", "prog.py:f", "--at", where, "-f", "json", cwd=folder)
+    where = f"prog.py:{line + 1}"
+    for name, changes, verdict in (("sort-to-top-k", 1, "faster"), ("drop-pairs", 0, "no effect")):
+        done = run(name, "prog.py:f", "--at", where, "-f", "json", cwd=folder)
         assert done.returncode == 0, done.stderr
         document = json.loads(done.stdout)
         check(document, "rewrite")
         assert (document["passes"][0]["changes"], document["verdict"]) == (changes, verdict)
-        note = f"nothing to rewrite for sort-to-top-k at {where}"
+        note = f"nothing to rewrite for {name} at {where}"
         assert (note in document["notes"]) is (changes == 0)
+        assert (document["numbers"] is None) is (changes == 0)
     assert document["seconds"]["before"] > 0
+    done = run("drop-pairs", "prog.py:f", "--at", where, "--measure", cwd=folder)
+    assert (done.returncode, "Numbers" in done.stdout) == (0, False)
+    assert "verdict     no effect: nothing to rewrite\n" in done.stdout
 
 
 def test_the_document_with_times(folder: Path) -> None:
@@ -120,6 +124,10 @@ def test_wrong_numbers_exit_1_and_name_the_operation(folder: Path) -> None:
         (("sort-to-top-k", "gone.py:f"), "no such file"),
         (("sort-to-top-k", "optimised.hlo"), "a compiler was there before"),
         (("sort-to-top-k", "prog.py:f", "--at", "prog.py"), "give FILE:LINE"),
+        (
+            ("sort-to-top-k", "prog.py:f", "--at", "nosuch.py:5"),
+            "no operation of the program is from nosuch.py:5; there are some from prog.py:6",
+        ),
         (("sort-to-top-k", "prog.py:f", "--measure", "--target", "tpu:v5e"), "leave it out"),
         (("sort-to-top-k", "prog.py:f", "--emit", "gone/x.mlir"), "there is no folder gone"),
     ],

@@ -18,7 +18,7 @@ from hlo_lab.lowering.worker.hlo_passes import (
     to_hlo,
 )
 from hlo_lab.passkit.base import HloRewritePass, RewritePass, RewritingPass
-from hlo_lab.passkit.mlir_module import count_ops, mark, marked, returned, taken, unmark
+from hlo_lab.passkit.mlir_module import count_ops, mark, marked, returned, taken, unmark, walk
 from hlo_lab.passkit.place import Place
 from hlo_lab.passkit.rewriting import Applied, PassSpec, apply, inline
 
@@ -78,6 +78,13 @@ class Rewritten:
         if self.inside is None:
             return compile()
         return self.inside.compile(adapter.module_name(self.module), compile, executable)
+
+    def check_places(self, specs: Sequence[PassSpec]) -> None:
+        """Raises ``UseError`` where an idle pass was to apply where no operation is from."""
+        for spec, one in zip(specs, self.applied, strict=True):
+            if spec.place is not None and not (one and one.changes):
+                with self.original.context:
+                    spec.place.check(walk(self.original.operation))
 
     def plain(self) -> Any:
         """The rewritten module without the numbers, to compile."""

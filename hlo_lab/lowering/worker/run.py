@@ -214,6 +214,7 @@ class _Worker:
         self.enter("rewrite")
         specs = [PassSpec.from_dict(spec) for spec in self.request["rewrite"]]
         self.rewriting = Rewritten.of(module, specs)
+        self.rewriting.check_places(specs)
         idle = next(
             (i for i, one in enumerate(self.rewriting.applied) if one and not one.changes), None
         )
@@ -287,8 +288,11 @@ class _Worker:
         return {**info, "devices": devices_used, "arguments": arguments, "absent": ["jaxpr"]}
 
     def go_on(self, executable: Callable[[], Executable]) -> dict[str, Any]:
-        """Hand the compiled program to the request's continuation, if it has one."""
-        if self.continuation is None:
+        """Hand the compiled program to the request's continuation, if it has one.
+
+        Not one that passes left as it was: there is nothing to compare it with.
+        """
+        if self.continuation is None or (self.rewriting is not None and not self.rewriting.changes):
             return {}
         whole = replace(executable(), rewriting=self.rewriting)
         info = self.continuation.run(self.options, whole, self.enter)

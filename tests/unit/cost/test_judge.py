@@ -51,7 +51,9 @@ def test_by_estimates(before: Times, after: Times, expected: Direction) -> None:
         (0.7, 0.9, Direction.FASTER),
         (1.1, 1.3, Direction.SLOWER),
         (0.995, 1.005, Direction.SAME),
-        (0.8, 0.995, Direction.SAME),
+        (0.99, 1.01, Direction.SAME),
+        (0.8, 0.995, Direction.UNDECIDED),
+        (1.005, 1.2, Direction.UNDECIDED),
         (0.8, 1.2, Direction.UNDECIDED),
     ],
 )
@@ -67,6 +69,9 @@ def test_what_has_to_be_saved_at_least() -> None:
     assert change.direction(0.01, least=0.05) is Direction.FASTER
     assert change.direction(0.01, least=0.2) is Direction.SAME
     assert change.saved == pytest.approx(0.1)
+    little = time_change(Times(1.0), Times(1.0), measured(1.0, 0.99, 0.97, 1.02))
+    assert little.direction(0.001, least=0.05) is Direction.SAME
+    assert little.direction(0.001, least=0.02) is Direction.UNDECIDED
 
 
 def test_why_it_is_undecided() -> None:
@@ -75,7 +80,9 @@ def test_why_it_is_undecided() -> None:
         "the compiler's cycles and our model disagree: 0.5 and 1.1 times as long"
     )
     noisy = time_change(Times(1.0), Times(1.0), measured(1.0, 1.0, 0.8, 1.2))
-    assert noisy.disagreement == "measured, it takes between 0.8 and 1.2 times as long"
+    assert noisy.disagreement == (
+        "measured, it takes between 0.8 and 1.2 times as long, too noisy to tell"
+    )
 
 
 def test_cycles_count_for_kernels_that_have_them() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from hlo_lab.errors import UseError
 from hlo_lab.passkit import mlir
+from hlo_lab.passkit.mlir_module import walk
 from hlo_lab.passkit.place import Place
 from hlo_lab.passkit.rewriter import Rewriter
 from hlo_lab.passkit.rewriting import PassSpec
@@ -65,6 +66,18 @@ def calls_only(x: Any) -> Any:
 
 def wrapped(x: Any) -> Any:
     return jnp.sin(x)
+
+
+def test_a_place_that_has_none_names_lines_that_do() -> None:
+    raw = traced(outer, X)
+    with raw.context:
+        every = list(walk(raw.operation))
+        Place(HERE.name, line("FIRST")).check(every)
+        with pytest.raises(UseError, match=rf"gone.py:1; there are some from {HERE.name}:\d+"):
+            Place("gone.py", 1).check(every)
+        near = line("SECOND")
+        with pytest.raises(UseError, match=rf"from {HERE.name}:{near}"):
+            Place(HERE.name, near + 1).check(every)
 
 
 def test_other_places_have_none() -> None:
