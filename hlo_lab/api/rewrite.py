@@ -10,8 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hlo_lab.api.rewrite_work import Work
-from hlo_lab.api.source import DEFAULT_TARGET, TIME_LIMIT, Options, compile_cached, last_module
-from hlo_lab.errors import UseError
+from hlo_lab.api.source import (
+    DEFAULT_TARGET,
+    TIME_LIMIT,
+    Options,
+    compile_cached,
+    last_module,
+    open_bundle,
+)
+from hlo_lab.errors import InputError, UseError
 
 if TYPE_CHECKING:
     from hlo_lab.api.diff import Comparison
@@ -209,7 +216,7 @@ def rewrite(
     Args:
         passes: ``NAME`` or ``NAME{option=value}``, one or several, applied in this order.
         program: ``path/file.py:name``, ``package.module:name``, a StableHLO file and others
-            that are compiled.
+            that are compiled, or a bundle, whose StableHLO is.
         target, args, mesh, xla_flags, python: as for ``load``. For an accelerator the
             numbers are those of as many CPU devices.
         at: ``FILE:LINE``, to rewrite nothing but what is from there.
@@ -227,6 +234,7 @@ def rewrite(
         PassError: a pass raised, or left a module that is not valid.
         ProgramError, CompilerError: a program or the compiler failed.
     """
+    from hlo_lab.lowering.reference import ProgramReference
     from hlo_lab.lowering.target import Target
     from hlo_lab.passkit.discovery import discover
     from hlo_lab.passkit.place import Place
@@ -237,7 +245,14 @@ def rewrite(
     chosen = select_rewrites(selections, discover(passes_dirs))
     if not chosen:
         raise UseError("name a pass, such as: hlo-lab rewrite sort-to-top-k train.py:step")
-    wanted = Target.parse(target or DEFAULT_TARGET)
+    source, options = (
+        program,
+        Options(target or DEFAULT_TARGET, args, mesh, tuple(xla_flags), python),
+    )
+    if Path(program).is_dir() and not ProgramReference.is_program(program):
+        source, options = _of_bundle(Path(program), target, options)
+    wanted = Target.parse(options.target)
+    options = replace(options, target=str(wanted))
     if measure and wanted.is_ahead_of_time:
         raise UseError(
             f"--measure runs programs, and no {wanted} is here: leave it out, or --target"
@@ -246,13 +261,29 @@ def rewrite(
         raise UseError("seconds are above 0, and cores 0 (all) or more")
     place = None if at is None else Place.parse(at)
     specs = [PassSpec.of(info, one, place) for info, one in chosen]
-    options = Options(str(wanted), args, mesh, tuple(xla_flags), python)
-    work = Work(program, options, specs, inputs, time_limit, progress)
-    before = compile_cached(program, options, time_limit, progress)
+    work = Work(source, options, specs, inputs, time_limit, progress)
+    before = compile_cached(source, options, time_limit, progress)
     with tempfile.TemporaryDirectory(prefix="hlo-lab-") as scratch:
         folder = Path(scratch)
         after, run, notes = work.apply(wanted, folder, seconds if measure else 0.0, cores)
         return _result(program, before, after, specs, run, notes, progress)
+
+
+def _of_bundle(folder: Path, target: str | None, options: Options) -> tuple[str, Options]:
+    """A bundle's StableHLO as the program, and its own target and flags to compile it with."""
+    bundle = open_bundle(folder, target)
+    if options.args is not None or options.mesh is not None:
+        raise UseError(
+            f"{folder}: a bundle has its own arguments and mesh: leave out --args and --mesh, or "
+            f"name the program that it was made of"
+        )
+    if "stablehlo" not in bundle.stages:
+        raise InputError(f"{folder}: the bundle has no StableHLO to compile: name the program")
+    given = bundle.manifest.get("xla_flags")
+    own = [f"{name}={value}" for name, value in (given if isinstance(given, dict) else {}).items()]
+    flags = (*own, *options.xla_flags)
+    program = str(bundle.path_of("stablehlo"))
+    return program, replace(options, target=bundle.target, xla_flags=flags)
 
 
 def _result(

@@ -185,7 +185,8 @@ def _check_platform(text: str, module: Module, target: str | None) -> None:
         warnings.warn(note, HloLabWarning, stacklevel=2)
 
 
-def _bundle(path: Path, target: str | None) -> Loaded:
+def open_bundle(path: Path, target: str | None) -> Bundle:
+    """The bundle in a folder. Raises ``InputError``, also for one of another ``target``."""
     from hlo_lab.lowering.bundle import Bundle
     from hlo_lab.lowering.target import Target
 
@@ -195,6 +196,11 @@ def _bundle(path: Path, target: str | None) -> Loaded:
         raise InputError(
             f"{path}: the bundle was compiled for {bundle.target}, not {target}; dump it again"
         )
+    return bundle
+
+
+def _bundle(path: Path, target: str | None) -> Loaded:
+    bundle = open_bundle(path, target)
     module, stage = last_module(bundle)
     return Loaded(module, str(path), "bundle", bundle.target, bundle, stage=stage)
 

@@ -40,7 +40,7 @@ def rewrite(
         str,
         typer.Argument(
             metavar="PROGRAM",
-            help="file.py:name, package.module:name or a StableHLO file.",
+            help="file.py:name, package.module:name, a StableHLO file or a bundle.",
             show_default=False,
         ),
     ],

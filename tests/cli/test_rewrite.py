@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from hlo_lab import api
 from tests.unit.api.test_analyze import check
 from tests.unit.measure.test_rewriting import PASS
 
@@ -61,6 +62,20 @@ def test_two_passes_as_text_and_the_module(folder: Path) -> None:
     document = json.loads(again.stdout)
     assert (document["verdict"], document["basis"]) == ("no effect", "structure")
     assert document["notes"][0] == "nothing to rewrite for sort-to-top-k"
+
+
+def test_a_bundle(folder: Path) -> None:
+    api.dump(f"{folder}/prog.py:f", folder / "b")
+    done = run("sort-to-top-k", "b", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "b, rewritten" in done.stdout and "sort-to-top-k  1 change" in done.stdout
+    for options, problem in (
+        (["--target", "tpu:v5e"], "compiled for cpu, not tpu:v5e"),
+        (["--args", "f32[8]"], "leave out --args"),
+    ):
+        done = run("sort-to-top-k", "b", *options, cwd=folder)
+        assert done.returncode == 2 and problem in done.stderr
+    assert "not a bundle" in run("sort-to-top-k", "mine", cwd=folder).stderr
 
 
 def test_at_one_source_line(folder: Path) -> None:
