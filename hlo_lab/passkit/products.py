@@ -14,7 +14,7 @@ from hlo_lab.cost.windows import WindowDimension, parse_dim_labels, parse_window
 from hlo_lab.ir.module import Module
 from hlo_lab.passkit.context import Context
 from hlo_lab.passkit.patterns import HANDING_ON, Flow
-from hlo_lab.passkit.tracing import definition, kernel
+from hlo_lab.passkit.tracing import definition, kernel, readers
 
 _MALFORMED = (ValueError, KeyError, IndexError)
 _GROUPS = frozenset(("feature_group_count", "batch_group_count"))
@@ -47,7 +47,8 @@ def products(module: Module, flow: Flow) -> Iterator[Product]:
     """Every dot and every convolution that is one, fused or not.
 
     XLA:TPU writes dots as convolutions, and those of a vector with a matrix as a multiplication
-    and a reduction, which keep the name of the dot.
+    and a reduction, which keep the name of the dot. XLA:GPU splits the depth of some over a batch
+    of products that it sums; those are given as the one that they are.
     """
     for at in np.nonzero(module.opcode_mask("dot"))[0].tolist():
         found = _dot(module, flow, at)
@@ -115,18 +116,35 @@ def _dot(module: Module, flow: Flow, at: int) -> Product | None:
         depth = math.prod(
             left.dims[i] for i in integers(attributes.get("lhs_contracting_dims", ""))
         )
-        batch = math.prod(left.dims[i] for i in integers(attributes.get("lhs_batch_dims", "")))
+        batches = [left.dims[i] for i in integers(attributes.get("lhs_batch_dims", ""))]
     except _MALFORMED:
         return None
+    batch = math.prod(batches)
     one = max(depth * batch, 1)
+    parts = batches[0] if batch > 1 and _is_summed(flow, at) else 1
     return Product(
         at=at,
         left=operands[0],
         right=operands[1],
-        batch=batch,
+        batch=batch // parts,
         rows=left.element_count // one,
-        depth=depth,
+        depth=depth * parts,
         columns=right.element_count // one,
+    )
+
+
+def _is_summed(flow: Flow, at: int) -> bool:
+    """Whether what a batch of products gives is summed over its first dimension.
+
+    By the name of the sum, which is that of the product, XLA:GPU split the depth.
+    """
+    module, name = flow.module, flow.op_name(at)
+    sums = readers(flow, at, _SAME_VALUE)
+    return bool(sums and name) and all(
+        flow.opcode(one) == "reduce"
+        and flow.op_name(one) == name
+        and module.attributes[module.attribute[one]].get("dimensions") == "{0}"
+        for one in sums
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from hlo_lab.cost.machines import load
 from hlo_lab.ir.text import read_text
 from hlo_lab.passkit.patterns import Flow
@@ -56,6 +58,41 @@ def test_sizes_of_a_dot_a_convolution_and_a_vector_product() -> None:
     assert module.instruction_names[vector.right] == "q"
     assert (vector.turned.rows, vector.turned.columns) == (32, 1)
     assert vector.turned.flops == vector.flops == 2 * 16 * 32
+
+
+SPLIT = """HloModule m
+
+%add (a: f32[], b: f32[]) -> f32[] {
+  %a = f32[] parameter(0)
+  %b = f32[] parameter(1)
+  ROOT %s = f32[] add(%a, %b)
+}
+
+%gemm (x: f32[8,4,16], y: f32[4,16,32]) -> f32[4,8,32] {
+  %x = f32[8,4,16] parameter(0)
+  %y = f32[4,16,32] parameter(1)
+  ROOT %dot = f32[4,8,32] dot(%x, %y), lhs_batch_dims={1}, lhs_contracting_dims={2}, rhs_batch_dims={0}, rhs_contracting_dims={1}, metadata={op_name="jit(f)/dot_general"}
+}
+
+ENTRY %main (x: f32[8,4,16], y: f32[4,16,32]) -> f32[8,32] {
+  %x = f32[8,4,16] parameter(0)
+  %y = f32[4,16,32] parameter(1)
+  %parts = f32[4,8,32] fusion(%x, %y), kind=kCustom, calls=%gemm
+  %zero = f32[] constant(0)
+  ROOT %sum = f32[8,32] reduce(%parts, %zero), dimensions={0}, to_apply=%add, metadata={op_name="jit(f)/SUM"}
+}
+"""  # noqa: E501
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [("dot_general", (1, 8, 64, 32)), ("reduce_sum", (4, 8, 16, 32))],
+    ids=["of the compiler", "of the program"],
+)
+def test_parts_of_the_depth_that_are_summed(name: str, sizes: tuple[int, ...]) -> None:
+    module = read_text(SPLIT.replace("SUM", name).splitlines(keepends=True))
+    (one,) = products(module, Flow(module))
+    assert (one.batch, one.rows, one.depth, one.columns) == sizes
 
 
 def test_joined_products_read_the_matrix_once() -> None:
