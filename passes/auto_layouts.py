@@ -47,6 +47,7 @@ class AutoLayoutsPass(RewritePass):
     code: ClassVar[str] = "LAY002"
     name: ClassVar[str] = "auto-layouts"
     everywhere: ClassVar[bool] = True
+    changes_call: ClassVar[bool] = True
     examples: ClassVar[tuple[RewriteExample, ...]] = (
         RewriteExample("an argument and a result", _PROGRAM, changes=2, has=("transpose",)),
         RewriteExample(

@@ -58,6 +58,7 @@ class DonateArgumentsPass(RewritePass):
 
     code: ClassVar[str] = "DON001"
     name: ClassVar[str] = "donate-arguments"
+    changes_call: ClassVar[bool] = True
     examples: ClassVar[tuple[RewriteExample, ...]] = (
         RewriteExample("an update of parameters", _program(_UPDATED), changes=2),
         RewriteExample(

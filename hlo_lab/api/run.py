@@ -183,7 +183,7 @@ def run(
         passes_dirs: folders of passes besides the bundled ones.
 
     Raises:
-        UseError: no such pass or option, or no script.
+        UseError: no such pass or option, one that changes what callers count on, or no script.
         InputError: a broken pass file, no such script or interpreter.
         PassError: the interpreter took no notice of the passes.
     """
@@ -196,6 +196,12 @@ def run(
     chosen = select_rewrites(selections, discover(passes_dirs))
     if not chosen:
         raise UseError("name a pass: hlo-lab run --with-pass sort-to-top-k train.py")
+    for info, one in chosen:
+        if one.changes_call:
+            raise UseError(
+                f"{info.name} changes donation or layouts, which the script's own code counts on: "
+                "leave it out, and try it with `hlo-lab rewrite`"
+            )
     _check_command(command)
     specs = [PassSpec.of(info, one) for info, one in chosen]
     done = run_live(

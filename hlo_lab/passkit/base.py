@@ -139,6 +139,8 @@ class RewritingPass(Pass):
         relative_error: how far results may be off where the pass means to change more than
             the rounding; None for what rounding explains. See ``measure.numbers``.
         everywhere: it changes the whole program, whatever place it is given.
+        changes_call: it changes what callers count on, donation or layouts, so that
+            ``hlo-lab run`` refuses it.
     """
 
     kind: ClassVar[str] = "rewrite"
@@ -153,6 +155,7 @@ class RewritingPass(Pass):
     examples: ClassVar[tuple[RewriteExample, ...]] = ()
     relative_error: ClassVar[float | None] = None
     everywhere: ClassVar[bool] = False
+    changes_call: ClassVar[bool] = False
     stage: ClassVar[str] = Stage.STABLEHLO
 
 

@@ -108,6 +108,20 @@ class Raises(RewritePass):
             kind = [(op.result.shape, op.result.dtype)]
             module.replace(op, build.op(name, op.operands, kind, **attributes).result)
 """
+DONATES = (
+    RAISES.replace("class Raises", "class Donates")
+    .replace("RAI001", "DOS001")
+    .replace('"raises"', '"donates"')
+    .partition("    how: str")[0]
+    + """
+    def rewrite(self, module: Rewriter) -> None:
+        from hlo_lab.passkit.entry import arguments, donate, results
+
+        for argument, result in zip(arguments(module), results(module)):
+            if not argument.donated:
+                donate(module, argument, result)
+"""
+)
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +130,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "train.py").write_text(SCRIPT)
     (folder / "neighbour.py").write_text("scale = 3.0\n")
     (folder / "mine").mkdir()
-    for name, text in (("sigmoid", PASS), ("wrong", WRONG), ("raises", RAISES)):
+    for name, text in (
+        ("sigmoid", PASS),
+        ("wrong", WRONG),
+        ("raises", RAISES),
+        ("donates", DONATES),
+    ):
         (folder / "mine" / f"{name}.py").write_text(text)
     return folder
 
@@ -226,9 +245,14 @@ def test_a_pass_that_the_caller_would_notice_is_refused(folder: Path) -> None:
         "import jax, jax.numpy as jnp\nx = jnp.ones((64, 64))\n"
         "print(jax.jit(lambda x: x * 2 + 1)(x).sum(), x.sum())\n"
     )
-    done = run("--with-pass", "donate-arguments", "double.py", cwd=folder)
+    passes = ("--with-pass", "sigmoid", "--with-pass", "donate-arguments")
+    done = run(*passes, "double.py", cwd=folder)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert "donate-arguments changes donation or layouts" in done.stderr
+    passes = ("--with-pass", "sigmoid", "--with-pass", "donates")  # does not say so beforehand
+    done = run(*passes, "double.py", cwd=folder)
     assert (done.returncode, done.stdout) == (3, "12288.0 4096.0\n")
-    assert "donate-arguments changed which arguments are donated" in done.stderr
+    assert "hlo-lab: donates changed which arguments are donated" in done.stderr
 
 
 def test_the_scripts_own_end_passes_through(folder: Path) -> None:

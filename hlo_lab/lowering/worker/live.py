@@ -26,7 +26,7 @@ from hlo_lab.lowering.worker.failure import first_line
 from hlo_lab.lowering.worker.hlo_passes import InsideXla
 from hlo_lab.lowering.worker.rewriting import inside_passes, rewrite_outside
 from hlo_lab.passkit.base import RewritingPass
-from hlo_lab.passkit.rewriting import PassSpec, inline
+from hlo_lab.passkit.rewriting import Applied, PassSpec, inline
 
 RECORDS = "live.jsonl"
 
@@ -105,14 +105,18 @@ class _Live:
         with module.context:
             copy = adapter.copy_module(module)
         inline(copy)
-        raw, applied = rewrite_outside(self.passes, self.specs, copy)
+        raw, contract = copy, adapter.call_contract(module)
+        applied: list[Applied | None] = []
+        for one, spec in zip(self.passes, self.specs, strict=True):
+            raw, done = rewrite_outside([one], [spec], raw)
+            applied += done
+            if adapter.call_contract(raw) != contract:
+                raise PassError(
+                    f"{spec.name} changed which arguments are donated or how arrays lie in "
+                    "memory, which the script's caller decides; try it with `hlo-lab rewrite`"
+                )
         record["seconds"] = round(time.perf_counter() - began, 6)
         is_other = any(each is not None and each.changes for each in applied)
-        if is_other and adapter.call_contract(raw) != adapter.call_contract(module):
-            raise PassError(
-                f"{self._names} changed which arguments are donated or how arrays lie in memory, "
-                "which the script's caller decides; try it with `hlo-lab rewrite`"
-            )
         executable = None
         if self.inside is not None:
             chosen = raw if is_other else module
