@@ -69,7 +69,9 @@ class DonationPass(AnalysisPass):
         changed version of them, and give no finding. On CPU only those whose other readers
         come before the result by their data: XLA:CPU copies the rest when they are donated. On CPUs
         and GPUs not those that the kernel of the result reads otherwise too (a layer norm sums
-        its rows): they are copied as well.
+        its rows): they are copied as well. ``jax.jit`` donates whole arguments, so what is
+        copied of the same ones is taken off what is freed; where less than ``min_bytes`` is
+        left, the finding is a note without a figure.
 
     Why it matters
         Old and new value are held at once for the whole call: the peak counts both.
@@ -108,7 +110,7 @@ class DonationPass(AnalysisPass):
         """Yield at most one finding, on all of them together."""
         if not module.is_scheduled or module.warnings:
             return
-        pairs = _pairs(module, context.flow)
+        pairs = every = _pairs(module, context.flow)
         if context.machine.kind != "tpu":
             pairs = [pair for pair in pairs if _at_once(context.flow, pair)]
         if context.machine.kind == "cpu":
@@ -120,6 +122,10 @@ class DonationPass(AnalysisPass):
         named = ", ".join(f"{pair.name} {bytes_text(pair.bytes)}" for pair in pairs[:_NAMED])
         more = f" and {len(pairs) - _NAMED} more" if len(pairs) > _NAMED else ""
         tops = list(dict.fromkeys(_top(pair.name) for pair in pairs))
+        # jax.jit donates whole arguments: what the compiler copies then frees nothing
+        others = [one for one in every[:_CHECKED] if one not in pairs and _top(one.name) in tops]
+        freed = saved - sum(one.bytes for one in others)
+        is_sure = freed >= self.min_bytes
         names = "".join(f'"{name}", ' for name in tops[:_NAMED] if name).rstrip(" ")
         verb = "has" if len(pairs) == 1 else "have"
         yield self.finding(
@@ -128,13 +134,24 @@ class DonationPass(AnalysisPass):
             f"{'it' if len(pairs) == 1 else 'them'} but {'is' if len(pairs) == 1 else 'are'} not "
             f"donated, so old and new are held at once, {bytes_text(saved)} of the peak of "
             f"{bytes_text(peak)}: {named}{more}",
-            severity=Severity.WARNING if saved >= WORTH * peak else Severity.NOTE,
+            severity=Severity.WARNING if is_sure and freed >= WORTH * peak else Severity.NOTE,
             advice=f"Where the caller does not read the old value after the call: "
-            f"jax.jit(..., donate_argnames=({names or '...'})).",
+            f"jax.jit(..., donate_argnames=({names or '...'})){_besides(others, context)}.",
             remedy=(f"donate-arguments{{arguments={_chosen(module, pairs)}}}",),
-            bytes=saved,
+            bytes=freed if is_sure else None,
             context=context,
         )
+
+
+def _besides(others: list[_Pair], context: Context) -> str:
+    if not others:
+        return ""
+    size = bytes_text(sum(one.bytes for one in others))
+    them = "it" if len(others) == 1 else "them"
+    return (
+        f" (donates {counted(len(others), 'other')} too, {size}, and "
+        f"XLA:{context.machine.kind.upper()} copies {them})"
+    )
 
 
 def _pairs(module: Module, flow: Flow) -> list[_Pair]:
