@@ -123,7 +123,8 @@ def line_of(finding: dict[str, Any]) -> str:
     saved = [f"{estimate['seconds'] * 1e6:.4g} us"] if estimate["seconds"] else []
     saved += [f"{estimate['bytes'] / 1e6:.4g} MB"] if estimate["bytes"] else []
     text += f", estimated {' and '.join(saved)}" if saved else ", nothing promised"
-    return f"{text}: {found['reason']}" if found["reason"] else text
+    reason = re.sub(r"\S*/fixtures/programs/", "", found["reason"])  # the place of a checkout
+    return f"{text}: {reason}" if reason else text
 
 
 @dataclass
