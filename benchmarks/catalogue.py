@@ -265,6 +265,7 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=180.0, help="seconds of one program")
     parser.add_argument("--kept", action="store_true", help="only what is in --keep")
     parser.add_argument("--out", type=Path, help="write the page there")
+    parser.add_argument("--note", default="", help="what else the page is to say of this run")
     parser.add_argument("--corpus", action="store_true", help="public HLO files too")
     given = parser.parse_args()
     rules = {
@@ -287,7 +288,7 @@ def main() -> None:
     for row in [[*HEADS], *rows(rules)]:
         print("".join(f"{cell:>11}" for cell in row))
     if given.out is not None:
-        given.out.write_text("\n".join(page(rules, tried)).rstrip() + "\n")
+        given.out.write_text("\n".join([*page(rules, tried), given.note]).rstrip() + "\n")
 
 
 def document_of(
