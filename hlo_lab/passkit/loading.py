@@ -28,7 +28,11 @@ class PassInfo:
     pass_class: type[Pass]
     origin: str
     path: Path
-    line: int
+
+    @property
+    def line(self) -> int:
+        """Looked up when it is asked for: that reads and tokenises the whole file."""
+        return _line(self.pass_class)
 
     @property
     def code(self) -> str:
@@ -79,11 +83,10 @@ def pass_classes(module: ModuleType) -> list[type[Pass]]:
 
 def check_class(pass_class: type[Pass], origin: str) -> PassInfo:
     """Raises ``InputError`` naming file and line unless the class is a well-formed pass."""
-    path, line = _place(pass_class)
 
     def need(condition: bool, problem: str) -> None:
         if not condition:
-            raise InputError(f"{path}:{line}: pass {pass_class.__name__} {problem}")
+            raise InputError(f"{_place(pass_class)}: pass {pass_class.__name__} {problem}")
 
     code, name = getattr(pass_class, "code", None), getattr(pass_class, "name", None)
     need(
@@ -110,16 +113,26 @@ def check_class(pass_class: type[Pass], origin: str) -> PassInfo:
     try:
         options_of(pass_class)
     except (TypeError, NameError) as error:
-        raise InputError(f"{path}:{line}: pass {pass_class.__name__}: {error}") from None
-    return PassInfo(pass_class, origin, path, line)
+        raise InputError(f"{_place(pass_class)}: pass {pass_class.__name__}: {error}") from None
+    return PassInfo(pass_class, origin, _path(pass_class))
 
 
-def _place(pass_class: type) -> tuple[Path, int]:
+def _place(pass_class: type) -> str:
+    return f"{_path(pass_class)}:{_line(pass_class)}"
+
+
+def _path(pass_class: type) -> Path:
     try:
-        path = Path(inspect.getfile(pass_class))
-        return path, inspect.getsourcelines(pass_class)[1]
+        return Path(inspect.getfile(pass_class))
     except (OSError, TypeError):
-        return Path(f"<{pass_class.__module__}>"), 1
+        return Path(f"<{pass_class.__module__}>")
+
+
+def _line(pass_class: type) -> int:
+    try:
+        return inspect.getsourcelines(pass_class)[1]
+    except (OSError, TypeError):
+        return 1
 
 
 def _import(path: Path) -> ModuleType:
